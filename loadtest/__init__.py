@@ -1,0 +1,1 @@
+"""Measurement: side-by-side benches (`python -m loadtest.bench`) and load tests."""

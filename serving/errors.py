@@ -1,0 +1,151 @@
+"""Every error Anchorage raises on purpose.
+
+Only `serving/api/problems.py` knows which HTTP status each one has; only the command lines know which exit code.
+
+    AnchorageError
+    ├── CallerError                 the request cannot be served as asked, and the caller can change it
+    │   ├── InvalidRequest          a field has a wrong type or value
+    │   │   ├── InvalidFilter       the metadata filter cannot be understood
+    │   │   └── PromptTooLong       the messages alone exceed the model's context
+    │   ├── BodyTooLarge            more bytes than the server accepts
+    │   ├── NotFound
+    │   │   ├── UnknownModel
+    │   │   └── UnknownCollection
+    │   ├── Unauthenticated         no key, or one that is not known
+    │   └── SourceError             an ingestion source that cannot be used at all
+    ├── DocumentError               one document cannot be ingested; the others can
+    ├── Overloaded                  the queue is full: come back after `retry_after_s`
+    ├── Unavailable                 a part is down; `part` names it
+    │   ├── IndexUnavailable        Milvus
+    │   ├── CatalogUnavailable      the SQL catalog
+    │   ├── EmbedderUnavailable
+    │   ├── EngineCold              the LLM has no ready replica yet
+    │   └── EngineUnavailable       the LLM had one, and it failed
+    ├── DeadlineExceeded            the request's own time limit ran out; `part` names the stage it was in
+    └── ConfigurationError          settings that cannot work together, or a stored index of another make
+        └── WriterBusy              another run holds the writer's lock of this data directory
+"""
+
+from __future__ import annotations
+
+
+class AnchorageError(Exception):
+    """Base of every deliberate error. `str(error)` is fit for a user: what was wrong, where, what to do."""
+
+
+class CallerError(AnchorageError):
+    """The caller can fix it.
+
+    `param` names the offending field in dotted form (`messages[0].content`, `rag.top_k`), or is None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequest(CallerError):
+    """A field has a wrong type or value."""
+
+
+class InvalidFilter(InvalidRequest):
+    """The metadata filter cannot be understood."""
+
+    def __init__(self, message: str, *, param: str | None = "filter") -> None:
+        super().__init__(message, param=param)
+
+
+class PromptTooLong(InvalidRequest):
+    """The messages alone, before any passage, exceed the model's context window."""
+
+
+class BodyTooLarge(CallerError):
+    """The request body has more bytes than the server accepts."""
+
+
+class NotFound(CallerError):
+    """The named thing does not exist."""
+
+
+class UnknownModel(NotFound):
+    """No such model; the message lists those there are."""
+
+
+class UnknownCollection(NotFound):
+    """No such collection; the message lists those there are."""
+
+
+class Unauthenticated(CallerError):
+    """No API key, or one that is not known."""
+
+
+class SourceError(CallerError):
+    """An ingestion source that cannot be used at all (missing path, pattern that matches nothing)."""
+
+
+class DocumentError(AnchorageError):
+    """One document cannot be ingested; the others can. The message is the reason kept in the catalog."""
+
+
+class Overloaded(AnchorageError):
+    """The admission queue is full."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(AnchorageError):
+    """A part that this request needs is down. `part` is its name as `/readyz` and `anchorage status` show it."""
+
+    part = "unknown"
+
+    def __init__(self, message: str, *, retry_after_s: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class IndexUnavailable(Unavailable):
+    """Milvus does not answer."""
+
+    part = "milvus"
+
+
+class CatalogUnavailable(Unavailable):
+    """The SQL catalog does not answer."""
+
+    part = "catalog"
+
+
+class EmbedderUnavailable(Unavailable):
+    """The embedding model does not answer."""
+
+    part = "embedder"
+
+
+class EngineCold(Unavailable):
+    """The LLM has no ready replica yet; the wake-up has begun."""
+
+    part = "llm"
+
+
+class EngineUnavailable(Unavailable):
+    """The LLM was there and failed; Serve is replacing it."""
+
+    part = "llm"
+
+
+class DeadlineExceeded(AnchorageError):
+    """The request's own time limit ran out in `part`."""
+
+    def __init__(self, message: str, *, part: str) -> None:
+        super().__init__(message)
+        self.part = part
+
+
+class ConfigurationError(AnchorageError):
+    """Settings that cannot work together, or a stored index of another make."""
+
+
+class WriterBusy(ConfigurationError):
+    """Another run holds the writer's lock of this data directory."""

@@ -1,0 +1,98 @@
+"""The Generator protocol and its events: what every engine, real or embedded, looks like from above.
+
+Events come in batches: everything that the engine has ready at once. A batch is one message between processes and one
+write to the client, so a slow reader gets fewer, larger batches and a fast one gets each token when it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from serving.index.types import Passage
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of the answer's text, as the engine decoded it (may be several tokens, may be half a word).
+
+    `delta` carries what a chat chunk may have besides text (tool calls, logprobs), in OpenAI's shape, or None.
+    """
+
+    text: str
+    delta: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The engine is not answering yet; `stage` says why (node, image, weights, ready)."""
+
+    stage: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counted by the engine's own tokenizer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of every stream that did not raise."""
+
+    reason: FinishReason
+
+
+GenerationEvent: TypeAlias = Token | Progress | Usage | Done
+Batch: TypeAlias = Sequence[GenerationEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters as the caller gave them: None means not given, 0 means 0."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What an engine gets. `messages` are in OpenAI's shape and already hold the passages as the prompt put them.
+
+    `passages` and `question` are for engines that write from passages directly (extractive).
+    `prompt` is set instead of `messages` for a raw text completion.
+    """
+
+    request_id: str
+    model: str
+    messages: tuple[dict[str, Any], ...]
+    sampling: Sampling
+    question: str
+    passages: tuple[Passage, ...] = ()
+    prompt: str | None = None
+    deadline_s: float | None = None
+
+
+class Generator(Protocol):
+    """Writes answers. Closing the iterator cancels the generation within one token."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Batch]:
+        """Batches of events; the last event is Done, after Usage.
+
+        Raises EngineCold before the first batch when no replica is ready, EngineUnavailable when the engine fails,
+        InvalidRequest or PromptTooLong when the engine refuses the request.
+        """
+        ...

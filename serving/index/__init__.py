@@ -1,0 +1,1 @@
+"""Where ingestion and serving meet: the types, the Milvus schema, the catalog and the embedding model."""

@@ -1,0 +1,135 @@
+"""The words of the index: Document, Chunk, Passage, and the protocols of the parts that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.settings import SearchMode
+
+Metadata: TypeAlias = Mapping[str, Any]
+Vectors: TypeAlias = NDArray[np.float32]
+
+#: `died` of a chunk that is alive: larger than any generation, and exact in JSON (2**53 - 1).
+FOREVER = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One source, loaded: `text` is what chunk offsets count in (characters)."""
+
+    uri: str
+    title: str
+    text: str
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stored piece of a document: `text == document.text[start:end]`.
+
+    `heading` is the path of headings above it, outermost first. `ordinal` counts chunks within the document.
+    """
+
+    id: str
+    uri: str
+    title: str
+    text: str
+    start: int
+    end: int
+    heading: tuple[str, ...]
+    ordinal: int
+    metadata: Metadata = field(default_factory=dict)
+
+    def context(self) -> str:
+        """What is embedded and searched: title and heading path above the text."""
+        path = [self.title, *(h for h in self.heading if h != self.title)]
+        above = " > ".join(p for p in path if p)
+        return f"{above}\n{self.text}" if above else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A retrieved chunk. `score` is on the scale of cosine similarity in every mode and never rises down a list."""
+
+    chunk_id: str
+    uri: str
+    title: str
+    text: str
+    start: int
+    end: int
+    heading: tuple[str, ...]
+    ordinal: int
+    score: float
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of documents that clients can ask; `generation` is the published one (0: nothing yet)."""
+
+    name: str
+    generation: int
+    index: str
+    documents: int
+    chunks: int
+
+
+def chunk_id(tenant: str, collection: str, uri: str, text: str, occurrence: int) -> str:
+    """Same content, same id, whatever the run: SHA-256 over the five, 40 hex digits.
+
+    `occurrence` counts equal texts within one document, from 0.
+    """
+    joined = "\x1f".join((tenant, collection, uri, text, str(occurrence)))
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. Implemented in this process and by the Serve deployment."""
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Shape (len(texts), dimension), float32, unit length. Raises EmbedderUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk as the store found it: its rank is its place in the list; `similarity` is cosine to the query."""
+
+    passage: Passage
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One search in one published generation of one collection.
+
+    `expression` is a Milvus boolean expression that our own filter compiler wrote, or empty.
+    """
+
+    collection: str
+    generation: int
+    index: str
+    text: str
+    vector: Vectors
+    limit: int
+    mode: SearchMode
+    rrf_k: int
+    expression: str = ""
+
+
+class Searcher(Protocol):
+    """The read side of the store."""
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        """Best first, by the mode's own order. Raises IndexUnavailable."""
+        ...
+
+    async def neighbours(self, request: SearchRequest, uri: str, ordinals: Sequence[int]) -> list[Passage]:
+        """Chunks of one document by ordinal, in document order, with score 0. Raises IndexUnavailable."""
+        ...

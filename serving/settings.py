@@ -1,0 +1,120 @@
+"""All settings, read once. The only reader of the environment.
+
+Variables are named `ANCHORAGE_<GROUP>__<FIELD>`, for example `ANCHORAGE_INDEX__MILVUS_URI`. Secrets come only from the
+environment or from files. Every value is frozen; a part receives its group, never the whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+OnCold = Literal["extractive", "wait", "reject"]
+SearchMode = Literal["hybrid", "dense", "text"]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ApiSettings(_Group):
+    """The HTTP edge."""
+
+    host: str = Field("127.0.0.1", description="Address the HTTP proxy binds to.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the HTTP proxy; 0 takes a free one.")
+    replicas: int = Field(1, ge=1, description="Api replicas. They hold no state.")
+    keys: tuple[SecretStr, ...] = Field((), description="API keys; none means that everybody may ask.")
+    keys_file: Path | None = Field(None, description="File with one API key a line; added to `keys`.")
+    max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="Largest accepted request body, bytes.")
+    max_concurrent: int = Field(256, gt=0, description="Requests that one Api replica works on at a time.")
+    max_queued: int = Field(256, ge=0, description="Requests that may wait beyond those; more get 429 at once.")
+    deadline_s: float = Field(300.0, gt=0, description="Longest time a request may take, seconds.")
+    default_max_tokens: int = Field(512, gt=0, description="max_tokens of a chat that names none.")
+
+
+class IndexSettings(_Group):
+    """Where vectors and the catalog are."""
+
+    milvus_uri: str = Field("http://127.0.0.1:19530", description="Milvus or Milvus Lite server.")
+    milvus_token: SecretStr | None = Field(None, description="user:password or API key of Milvus.")
+    milvus_timeout_s: float = Field(10.0, gt=0, description="Time limit of one Milvus call, seconds.")
+    catalog_url: str = Field("sqlite:///.anchorage/catalog.db", description="SQLAlchemy URL of the catalog.")
+    tenant: str = Field("default", min_length=1, max_length=64, description="Who owns the collections.")
+    default_collection: str = Field("default", description="Collection of a request that names none.")
+
+
+class EmbedderSettings(_Group):
+    """The embedding model."""
+
+    model: str = Field("all-MiniLM-L6-v2", description="Packaged name, Hugging Face id or local folder.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the CPU has instructions for it (cosine to float32 >= 0.9999)."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves it to PyTorch.")
+    batch_size: int = Field(32, gt=0, description="Texts per forward pass in bulk work.")
+    replicas: int = Field(1, ge=1, description="Embedder replicas in Ray Serve.")
+    max_batch_size: int = Field(32, gt=0, description="Concurrent queries joined into one forward pass.")
+    batch_wait_s: float = Field(0.002, ge=0, description="How long a query waits for company, seconds.")
+
+
+class RetrievalSettings(_Group):
+    """Question to passages."""
+
+    mode: SearchMode = "hybrid"
+    top_k: int = Field(6, gt=0, le=100, description="Passages of a chat that names no top_k.")
+    search_top_k: int = Field(10, gt=0, le=100, description="Results of a search that names no top_k.")
+    max_top_k: int = Field(100, gt=0, description="Largest top_k a caller may ask for.")
+    min_score: float = Field(0.2, ge=-1, le=1, description="Passages of a chat below this score are not used.")
+    rrf_k: int = Field(60, gt=0, description="Constant of reciprocal rank fusion (Cormack et al., SIGIR 2009).")
+    per_document: int = Field(2, gt=0, description="Passages a document gives to a chat before others get their turn.")
+    search_per_document: int = Field(1, gt=0, description="The same for /v1/search.")
+    join_neighbours: bool = Field(True, description="Join retrieved chunks that touch in their document (chat only).")
+
+
+class LlmSettings(_Group):
+    """The engine that writes answers. Without `model` there is only the extractive one."""
+
+    model: str | None = Field(None, description="Hugging Face id or local folder; unset: extractive answers only.")
+    name: str | None = Field(None, description="Name clients use; default: the id, or the folder's name.")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where Ray sees one.")
+    engine_args: dict[str, Any] = Field(default_factory=dict, description="Passed to vLLM unchanged.")
+    env: dict[str, str] = Field(default_factory=dict, description="Environment of the engine's processes.")
+    min_replicas: int = Field(1, ge=0)
+    max_replicas: int = Field(1, ge=1)
+    max_ongoing_requests: int = Field(256, gt=0, description="Requests one engine replica takes at a time.")
+    on_cold: OnCold = Field("extractive", description="What a caller gets while no replica is ready.")
+    cold_start_s: float = Field(120.0, gt=0, description="First estimate of a cold start, for Retry-After.")
+
+
+class IngestionSettings(_Group):
+    """Documents to chunks."""
+
+    chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's own text, by the embedding model's tokenizer.")
+    max_file_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Larger files are reported as failed.")
+    write_batch: int = Field(512, gt=0, description="Chunks per upsert.")
+
+
+class TelemetrySettings(_Group):
+    """Logs and metrics."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = Field(False, description="Logs as JSON lines, for a cluster.")
+
+
+class Settings(BaseSettings):
+    """Everything, in groups."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ANCHORAGE_", env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    api: ApiSettings = ApiSettings()
+    index: IndexSettings = IndexSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    llm: LlmSettings = LlmSettings()
+    ingestion: IngestionSettings = IngestionSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
