@@ -86,8 +86,26 @@ class GenerationRequest:
     deadline_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether an engine would answer now. `estimate_s`: seconds until it should, from the last starts seen."""
+
+    ready: bool
+    stage: str = "ready"
+    elapsed_s: float = 0.0
+    estimate_s: float = 0.0
+
+
 class Generator(Protocol):
     """Writes answers. Closing the iterator cancels the generation within one token."""
+
+    async def readiness(self) -> Readiness:
+        """Cheap enough to ask on every request."""
+        ...
+
+    async def wake(self) -> None:
+        """Ask for a replica where there is none; returns at once, and is harmless when repeated."""
+        ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Batch]:
         """Batches of events; the last event is Done, after Usage.

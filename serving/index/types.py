@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -121,6 +122,78 @@ class SearchRequest:
     mode: SearchMode
     rrf_k: int
     expression: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as it is written: visible to generations `born <= g < died`.
+
+    The primary key is `{chunk.id}-{born}`, so a new state never overwrites the row that readers of the published
+    generation still see, and the same step repeated writes the same row.
+    """
+
+    collection: str
+    chunk: Chunk
+    vector: Vectors
+    born: int
+    died: int = FOREVER
+
+    @property
+    def key(self) -> str:
+        return f"{self.chunk.id}-{self.born}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What a writer must know of a row to decide about it, without its vector.
+
+    `digest` is `content_digest` of the chunk as it was written.
+    """
+
+    key: str
+    chunk_id: str
+    uri: str
+    born: int
+    died: int
+    digest: str
+
+
+def content_digest(chunk: Chunk) -> str:
+    """SHA-256 (40 hex digits) over everything a row stores of a chunk but its id: equal digests need no new row."""
+    payload = json.dumps(
+        [chunk.title, chunk.text, chunk.start, chunk.end, chunk.heading, chunk.ordinal, dict(chunk.metadata)],
+        sort_keys=True,
+        ensure_ascii=True,
+    )
+    return hashlib.sha256(payload.encode()).hexdigest()[:40]
+
+
+class ChunkStore(Protocol):
+    """The write side of the store. One writer at a time; every call can be repeated. All raise IndexUnavailable."""
+
+    async def ensure(self, index: str, dimension: int) -> None:
+        """Create the Milvus collection `index` if it is missing, and load it. ConfigurationError if it is of another make."""
+        ...
+
+    async def upsert(self, index: str, rows: Sequence[StoredChunk]) -> None: ...
+
+    async def keys(self, index: str, collection: str, uris: Sequence[str]) -> list[StoredKey]:
+        """Every row of these documents, dead ones included."""
+        ...
+
+    async def set_died(self, index: str, keys: Sequence[str], died: int) -> None: ...
+
+    async def delete(self, index: str, keys: Sequence[str]) -> None: ...
+
+    async def purge(self, index: str, collection: str, generation: int) -> None:
+        """Delete the rows that no generation from `generation` on can see (`died <= generation`)."""
+        ...
+
+    async def flush(self, index: str) -> None: ...
+
+    async def count(self, index: str, collection: str, generation: int) -> int:
+        """Rows visible to `generation`."""
+        ...
 
 
 class Searcher(Protocol):
