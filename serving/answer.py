@@ -64,7 +64,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A checked citation: characters [start_index, end_index) of the answer are supported by passage `number` (from 1)."""
+    """A checked citation: passage `number` (from 1) supports characters [start_index, end_index) of the answer."""
 
     number: int
     start_index: int
@@ -76,7 +76,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The `rag` object of an answer. Sent once before the text (without what is not known yet) and once, whole, at the end.
+    """The `rag` object of an answer. Sent before the text (without what is not known yet) and, whole, at the end.
 
     `engine` is the kind that wrote the answer; `dropped` are passages that did not fit the prompt;
     `timings_ms` has a value per stage (embed, search, prompt, first_token, generate, total).

@@ -92,7 +92,7 @@ class LlmSettings(_Group):
 class IngestionSettings(_Group):
     """Documents to chunks."""
 
-    chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's own text, by the embedding model's tokenizer.")
+    chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's text, by the embedding model's tokenizer.")
     max_file_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Larger files are reported as failed.")
     write_batch: int = Field(512, gt=0, description="Chunks per upsert.")
 

@@ -172,7 +172,7 @@ class ChunkStore(Protocol):
     """The write side of the store. One writer at a time; every call can be repeated. All raise IndexUnavailable."""
 
     async def ensure(self, index: str, dimension: int) -> None:
-        """Create the Milvus collection `index` if it is missing, and load it. ConfigurationError if it is of another make."""
+        """Create the Milvus collection if it is missing, and load it. ConfigurationError if it is of another make."""
         ...
 
     async def upsert(self, index: str, rows: Sequence[StoredChunk]) -> None: ...
