@@ -1,4 +1,4 @@
-"""Does hybrid search find the page that answers? Recall and reciprocal rank by mode, over questions with known sources."""
+"""Does hybrid search find the page that answers? Recall and reciprocal rank by mode, for questions of known source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Means over the questions: share with a right source among the first 1, 5, 10 documents, and 1/rank of the first."""
+    """Means over the questions: a right source among the first 1, 5, 10 documents, and 1/rank of the first."""
 
     recall_1: float
     recall_5: float
