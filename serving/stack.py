@@ -1,0 +1,213 @@
+"""The embedded parts: the Milvus Lite server of a data directory, found or started, and stopped by its last user.
+
+A data directory holds everything that one embedded Anchorage keeps:
+
+    milvus/       the vectors (Milvus Lite; one process at a time may open it)
+    catalog.db    the catalog (SQLite)
+    logs/         what the embedded parts wrote
+    milvus.json   the running Milvus Lite server and the processes that use it; milvus.lock guards every change
+    serve.json    the running `anchorage serve`; it holds serve.lock as long as it lives
+
+Several commands may work on one data directory at the same time. The first one that needs Milvus Lite starts it, the
+last one out stops it, and one that was killed neither pins it for ever nor takes it away from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from serving.errors import IndexUnavailable
+from serving.running import LOOPBACK, MilvusState, ProcessId, prepare, read_state, write_state
+from serving.settings import Settings
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 15.0
+LOCK_TIMEOUT_S = 30.0
+LOG_TAIL_LINES = 8
+
+# Milvus Lite shuts down cleanly on KeyboardInterrupt only, and a child of a background job inherits "ignore SIGINT":
+# both signals are set to raise it.
+_LAUNCH = (
+    "import signal, sys; "
+    "[signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)]; "
+    "from milvus_lite.cmdline import main; sys.exit(main())"
+)
+
+
+@asynccontextmanager
+async def embedded_index(settings: Settings, data_dir: Path) -> AsyncIterator[Settings]:
+    """Settings whose Milvus and catalog exist, for as long as the block runs.
+
+    An address that the caller set is left alone; what was not set comes from `data_dir`, and Milvus Lite is found or
+    started there. Raises IndexUnavailable (with the log's tail) and ConfigurationError.
+    """
+    data_dir = prepare(data_dir)
+    given = settings.index.model_fields_set
+    found: dict[str, str] = {}
+    if "catalog_url" not in given:
+        found["catalog_url"] = f"sqlite:///{data_dir / 'catalog.db'}"
+    if "milvus_uri" in given:
+        yield _with_index(settings, found)
+        return
+    # Joining and leaving run in threads that finish even when we are cancelled, so that none is left half done.
+    joining = asyncio.ensure_future(asyncio.to_thread(_join, data_dir))
+    try:
+        state = await asyncio.shield(joining)
+        await _until_answering(state, data_dir)
+        yield _with_index(settings, {**found, "milvus_uri": state.uri})
+    finally:
+        await asyncio.wait([joining])
+        if joining.exception() is None:
+            await asyncio.shield(asyncio.to_thread(_leave, data_dir))
+
+
+def running_milvus(data_dir: Path) -> MilvusState | None:
+    """The Milvus Lite server of this data directory, if it lives."""
+    state = read_state(_milvus_file(data_dir), MilvusState)
+    if state is not None and _is_milvus_of(data_dir, state.server.process()):
+        return state
+    return _unrecorded_milvus(data_dir)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+async def speaks_http2(port: int, timeout_s: float = 2.0) -> bool:
+    """Whether a gRPC server answers: it greets a new connection with a SETTINGS frame (RFC 9113, 3.4 and 6.5)."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            try:
+                header = await reader.readexactly(9)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return False
+    return header[3] == 0x4
+
+
+def _with_index(settings: Settings, found: dict[str, str]) -> Settings:
+    return settings.model_copy(update={"index": settings.index.model_copy(update=found)})
+
+
+def _join(data_dir: Path) -> MilvusState:
+    """Become a user of the running server, or start one. Serialised between processes by the lock."""
+    with _milvus_lock(data_dir):
+        state = running_milvus(data_dir) or _start(data_dir)
+        state = state.model_copy(update={"users": [*state.live_users(), ProcessId.own()]})
+        write_state(_milvus_file(data_dir), state)
+        return state
+
+
+def _leave(data_dir: Path) -> None:
+    """Stop being a user; the last one out stops the server."""
+    with _milvus_lock(data_dir):
+        state = running_milvus(data_dir)
+        if state is None:
+            _milvus_file(data_dir).unlink(missing_ok=True)
+            return
+        users = state.live_users()
+        if ProcessId.own() in users:
+            users.remove(ProcessId.own())
+        if users:
+            write_state(_milvus_file(data_dir), state.model_copy(update={"users": users}))
+            return
+        _stop(state.server)
+        _milvus_file(data_dir).unlink(missing_ok=True)
+
+
+def _start(data_dir: Path) -> MilvusState:
+    port = free_port()
+    address = ["--data-dir", str(data_dir / "milvus"), "--host", LOOPBACK, "--port", str(port)]
+    with (data_dir / "logs" / "milvus.log").open("wb") as log:
+        # A session of its own: the terminal's Ctrl-C reaches us, and we stop Milvus when nobody needs it any more.
+        child = subprocess.Popen(
+            [sys.executable, "-u", "-c", _LAUNCH, "server", *address],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return MilvusState(server=ProcessId.of(psutil.Process(child.pid)), port=port)
+
+
+def _stop(server: ProcessId) -> None:
+    process = server.process()
+    if process is None:
+        return
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        try:
+            process.send_signal(sent)
+            process.wait(STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.NoSuchProcess:
+            pass
+        return
+
+
+async def _until_answering(state: MilvusState, data_dir: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not await speaks_http2(state.port):
+        if state.server.process() is None:
+            raise IndexUnavailable(f"Milvus Lite ended while it started{_log_tail(data_dir)}")
+        if time.monotonic() > deadline:
+            raise IndexUnavailable(f"Milvus Lite did not answer within {START_TIMEOUT_S:.0f} s{_log_tail(data_dir)}")
+        await asyncio.sleep(0.05)
+
+
+def _log_tail(data_dir: Path) -> str:
+    path = data_dir / "logs" / "milvus.log"
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()[-LOG_TAIL_LINES:]
+    except OSError:
+        return f" ({path} cannot be read)"
+    return "; the end of " + "\n  ".join([f"{path}:", *lines]) if lines else f" ({path} is empty)"
+
+
+def _is_milvus_of(data_dir: Path, process: psutil.Process | None) -> bool:
+    if process is None:
+        return False
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return False
+    return any("milvus_lite" in part for part in command) and str(data_dir / "milvus") in command
+
+
+def _unrecorded_milvus(data_dir: Path) -> MilvusState | None:
+    """A server whose starter died before it could write the state file, or whose file was deleted."""
+    for process in psutil.process_iter():
+        if _is_milvus_of(data_dir, process) and process.status() != psutil.STATUS_ZOMBIE:
+            command = process.cmdline()
+            port = int(command[command.index("--port") + 1])
+            return MilvusState(server=ProcessId.of(process), port=port)
+    return None
+
+
+def _milvus_file(data_dir: Path) -> Path:
+    return data_dir / "milvus.json"
+
+
+@contextmanager
+def _milvus_lock(data_dir: Path) -> Iterator[None]:
+    try:
+        with FileLock(data_dir / "milvus.lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout:
+        raise IndexUnavailable(f"another process holds {data_dir / 'milvus.lock'}: try again") from None
