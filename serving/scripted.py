@@ -54,7 +54,7 @@ class ScriptedGenerator:
     def __init__(
         self,
         script: Script,
-        schedule: Schedule = Schedule(),  # noqa: B008 - frozen
+        schedule: Schedule = Schedule(),
         readiness: Sequence[Readiness] = (Readiness(ready=True),),
     ) -> None:
         self._script = script
