@@ -1,0 +1,147 @@
+"""The catalog's SQL database: SQLite on one machine, PostgreSQL on a cluster, behind one reading and one writing door.
+
+Every error of SQLAlchemy and of both drivers leaves here as CatalogUnavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+from sqlalchemy import Connection, MetaData, Table, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from serving.errors import CatalogUnavailable, ConfigurationError
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+#: How long a writer waits for another one, and any statement for its answer, seconds.
+_BUSY_S = 10.0
+_CONNECT_S = 3.0
+#: The same for all processes: holds back a second one that creates the tables at the same moment.
+_CREATION_LOCK = 0x616E63686F72
+
+
+class Database:
+    """Connections to one database whose tables exist from the first use on. Connects with that first use."""
+
+    def __init__(self, url: str, metadata: MetaData) -> None:
+        """Raises ConfigurationError for a URL that is neither SQLite's nor PostgreSQL's."""
+        self._url = _driver_url(url)
+        self._metadata = metadata
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(self._url) if self._sqlite else _postgresql_engine(self._url)
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._created = False
+        self._creating = asyncio.Lock()
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """For single statements, each its own transaction."""
+        async with self._errors():
+            await self._create()
+            async with self._reader.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, which other writers wait for; rolled back when the block raises."""
+        async with self._errors():
+            await self._create()
+            async with self._engine.begin() as connection:
+                yield connection
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT of this dialect, which knows `on_conflict_do_update`."""
+        return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
+
+    async def _create(self) -> None:
+        if self._created:
+            return
+        async with self._creating:
+            if self._created:
+                return
+            if self._sqlite and self._url.database:
+                folder = Path(self._url.database).parent
+                await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            async with self._reader.connect() as connection:
+                missing = await connection.run_sync(self._missing)
+            if missing:
+                await self._create_tables()
+            self._created = True
+
+    def _missing(self, connection: Connection) -> bool:
+        there = connection.dialect.has_table
+        return not all(there(connection, table.name) for table in self._metadata.sorted_tables)
+
+    async def _create_tables(self) -> None:
+        async with self._engine.begin() as connection:
+            if not self._sqlite:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
+            for table in self._metadata.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+
+    @asynccontextmanager
+    async def _errors(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error, OSError) as error:
+            where = self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
+            raise CatalogUnavailable(f"The catalog {where} does not answer ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """The driver's own first line, without the statement and its parameters, which SQLAlchemy appends."""
+    original = getattr(error, "orig", None) or error
+    lines = str(original).splitlines()
+    return lines[0][:200] if lines else type(original).__name__
+
+
+def _driver_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError("The catalog's URL cannot be read: sqlite:///PATH or postgresql://... .") from error
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise ConfigurationError(f"The catalog is on SQLite or PostgreSQL, not on {parsed.drivername!r}.")
+    return parsed.set(drivername=driver)
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        # The driver's own BEGIN is deferred: two writers that first read would fail instead of waiting.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+        cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL: safe at any kill of the process
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(url: URL) -> AsyncEngine:
+    limits = {"timeout": _CONNECT_S, "command_timeout": _BUSY_S}
+    # The ping on checkout is what makes a restarted PostgreSQL unnoticed.
+    return create_async_engine(url, pool_pre_ping=True, pool_timeout=_BUSY_S, connect_args=limits)

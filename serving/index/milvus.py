@@ -1,0 +1,394 @@
+"""The store, on Milvus: the write side for ingestion and the read side for retrieval. The only importer of pymilvus.
+
+The same code talks to a Milvus cluster and to the Milvus Lite server. Both implement one gRPC protocol; where they
+differ (BM25's sign, a collection that is not loaded after a restart, partial updates) this file is written so that
+either answer is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from pymilvus import AnnSearchRequest, AsyncMilvusClient, DataType, Function, FunctionType, MilvusException, RRFRanker
+
+from serving.errors import ConfigurationError, IndexUnavailable
+from serving.index import schema
+from serving.index.filters import string_list, string_literal
+from serving.index.lexical import lexical
+from serving.index.types import Hit, Passage, SearchRequest, StoredChunk, StoredKey, Vectors
+from serving.settings import IndexSettings
+
+_T = TypeVar("_T")
+
+#: Milvus answers at most 16,384 rows to a query (`quotaAndLimits.limits.maxQueryResultWindow`).
+_PAGE = 8_192
+#: Keys or uris named in one expression: keeps expressions, which are parsed each time, below some 100 kB.
+_NAMES = 1_000
+#: A vector row is about 2 kB of request; gRPC messages of Milvus are limited to 64 MB.
+_WRITE = 1_000
+#: Building a connection is a few round trips: a server that needs longer is away.
+_CONNECT_S = 3.0
+#: Time limit of what reads or writes whole segments (create, load, flush, count): nobody waits for these on-line.
+_LONG_S = 120.0
+
+# Error codes of Milvus (`merr`), which Milvus Lite shares.
+_NOT_CONNECTED = 2
+_UNKNOWN_INDEX = 100
+_NOT_LOADED = 101
+
+#: pymilvus repeats a failed call up to 75 times; once, over a fresh connection, is what we want before saying so.
+_ONCE = {"retry_times": 1}
+#: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
+#: not to. A server that comes back must be seen at once.
+_CHANNEL = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1_000}
+
+
+class Milvus:
+    """Implements `types.Searcher` and `types.ChunkStore` for one tenant. Every call raises IndexUnavailable.
+
+    Nothing is connected before the first call. The gRPC channel belongs to the event loop that made it, so a call from
+    another loop makes another client.
+    """
+
+    def __init__(self, settings: IndexSettings) -> None:
+        self._settings = settings
+        self._tenant = settings.tenant
+        self._client: AsyncMilvusClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def connect(cls, settings: IndexSettings) -> Milvus:
+        """A store that connects with its first call."""
+        # pymilvus logs each failed call with its traceback although it raises the error as well.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        return cls(settings)
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
+            await client.close()
+
+    async def ping(self) -> None:
+        """Returns when Milvus answers."""
+        await self._call(lambda client: client.get_server_version(**_ONCE))
+
+    # -- write side ----------------------------------------------------------------------------------------------------
+
+    async def ensure(self, index: str, dimension: int) -> None:
+        """Create the Milvus collection if it is missing, and load it. ConfigurationError if it is of another make."""
+        if await self._call(lambda client: client.has_collection(index, **_ONCE)):
+            _check(index, dimension, await self._call(lambda client: client.describe_collection(index, **_ONCE)))
+        else:
+            await self._call(lambda client: _create(client, index, dimension), limit_s=_LONG_S)
+        await self._call(lambda client: client.load_collection(index, **_ONCE), limit_s=_LONG_S)
+
+    async def upsert(self, index: str, rows: Sequence[StoredChunk]) -> None:
+        """Write or overwrite, by key. DocumentError for a chunk that no row can hold; nothing is written then."""
+        # Stemming thousands of chunks takes long enough to be felt by other tasks of the loop.
+        values = await asyncio.to_thread(lambda: [schema.row(self._tenant, stored) for stored in rows])
+        for batch in _batches(values, _WRITE):
+            await self._upsert(index, list(batch))
+
+    async def keys(self, index: str, collection: str, uris: Sequence[str]) -> list[StoredKey]:
+        """Every row of these documents, dead ones included."""
+        found: list[StoredKey] = []
+        for batch in _batches(uris, _NAMES):
+            where = f"{self._partition(collection)} and {_any_of(schema.URI, batch)}"
+            async for page in self._pages(index, where, schema.KEY_FIELDS):
+                found += map(schema.stored_key, page)
+        return found
+
+    async def set_died(self, index: str, keys: Sequence[str], died: int) -> None:
+        """Keys that are gone are left gone."""
+        for batch in _batches(keys, _NAMES):
+            await self._set_died(index, batch, died)
+
+    async def delete(self, index: str, keys: Sequence[str]) -> None:
+        for batch in _batches(keys, _NAMES):
+            await self._delete(index, batch)
+
+    async def purge(self, index: str, collection: str, generation: int) -> None:
+        """Delete the rows that no generation from `generation` on can see (`died <= generation`)."""
+        where = f"{self._partition(collection)} and {schema.DIED} <= {generation:d}"
+        async for page in self._pages(index, where, (schema.PK,)):
+            await self.delete(index, [entity[schema.PK] for entity in page])
+
+    async def flush(self, index: str) -> None:
+        """Make what was written durable, and visible to every search that starts after this returns.
+
+        Searches read with bounded staleness: a strongly consistent one costs some 200 ms on a Milvus cluster. The one
+        strong read here (of nothing) makes the query nodes catch up with this writer before a generation is published.
+        """
+        await self._call(lambda client: client.flush(index, **_ONCE), index=index, limit_s=_LONG_S)
+        await self._query(index, _any_of(schema.PK, [""]), (schema.PK,))
+
+    async def count(self, index: str, collection: str, generation: int) -> int:
+        """Rows visible to `generation`."""
+        where = self._visible(collection, generation)
+        found = await self._call(
+            lambda client: client.query(
+                index, filter=where, output_fields=["count(*)"], consistency_level="Strong", **_ONCE
+            ),
+            index=index,
+            limit_s=_LONG_S,
+        )
+        return int(found[0]["count(*)"])
+
+    # -- read side -----------------------------------------------------------------------------------------------------
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        """Best first: by cosine (dense), BM25 (text) or reciprocal rank fusion of both (hybrid)."""
+        terms = "" if request.mode == "dense" else lexical(request.text)
+        if request.mode == "text" and not terms:
+            return []
+        return await self._call(lambda client: self._search(client, request, terms), index=request.index)
+
+    async def neighbours(self, request: SearchRequest, uri: str, ordinals: Sequence[int]) -> list[Passage]:
+        """Chunks of one document by ordinal, in document order, with score 0."""
+        wanted = ", ".join(str(int(ordinal)) for ordinal in ordinals)
+        where = (
+            f"{self._visible(request.collection, request.generation)} and {schema.URI} == {string_literal(uri)} "
+            f"and {schema.ORDINAL} in [{wanted}]"
+        )
+        entities = await self._call(
+            lambda client: client.query(
+                request.index,
+                filter=where,
+                output_fields=list(schema.PASSAGE_FIELDS),
+                limit=len(ordinals),
+                consistency_level="Bounded",
+                **_ONCE,
+            ),
+            index=request.index,
+        )
+        return sorted((schema.passage(entity, 0.0) for entity in entities), key=lambda passage: passage.ordinal)
+
+    async def _search(self, client: AsyncMilvusClient, request: SearchRequest, terms: str) -> list[Hit]:
+        where = self._visible(request.collection, request.generation)
+        if request.expression:
+            where = f"{where} and {request.expression}"
+        dense = AnnSearchRequest(
+            [request.vector.tolist()],
+            schema.DENSE,
+            # The recall of HNSW grows with ef: 128 is where ten of ten are found among 10,000 chunks.
+            {"metric_type": "COSINE", "params": {"ef": max(128, 2 * request.limit)}},
+            limit=request.limit,
+            expr=where,
+        )
+        text = AnnSearchRequest([terms], schema.SPARSE, {"metric_type": "BM25"}, limit=request.limit, expr=where)
+        fields = list(schema.PASSAGE_FIELDS)
+        if request.mode == "hybrid" and terms:
+            found = await client.hybrid_search(
+                request.index,
+                [dense, text],
+                RRFRanker(request.rrf_k),
+                limit=request.limit,
+                output_fields=[*fields, schema.DENSE],
+                consistency_level="Bounded",
+                **_ONCE,
+            )
+            return [_hit(hit["entity"], request.vector) for hit in found[0]]
+        only = text if request.mode == "text" else dense
+        found = await client.search(
+            request.index,
+            data=only.data,
+            anns_field=only.anns_field,
+            search_params=only.param,
+            filter=where,
+            limit=request.limit,
+            output_fields=[*fields, schema.DENSE] if request.mode == "text" else fields,
+            consistency_level="Bounded",
+            **_ONCE,
+        )
+        if request.mode == "text":
+            return [_hit(hit["entity"], request.vector) for hit in found[0]]
+        return [Hit(schema.passage(hit["entity"], hit["distance"]), hit["distance"]) for hit in found[0]]
+
+    # -- rows, for the writer ------------------------------------------------------------------------------------------
+
+    async def _pages(self, index: str, where: str, fields: Sequence[str]) -> AsyncIterator[list[dict[str, Any]]]:
+        """All rows in the order of their keys, so that no page is disturbed when rows of earlier ones are deleted."""
+        after = ""
+        while page := await self._query(index, f"{where} and {schema.PK} > {string_literal(after)}", fields):
+            yield page
+            after = max(entity[schema.PK] for entity in page)
+
+    async def _query(self, index: str, where: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self._call(
+            lambda client: client.query(
+                index,
+                filter=where,
+                output_fields=list(fields),
+                limit=_PAGE,
+                consistency_level="Strong",
+                # What pymilvus's own iterator sends: the first rows by key, not just any rows.
+                iterator="True",
+                reduce_stop_for_best=True,
+                **_ONCE,
+            ),
+            index=index,
+        )
+        return found
+
+    async def _set_died(self, index: str, keys: Sequence[str], died: int) -> None:
+        partial = [{schema.PK: key, schema.DIED: died} for key in keys]
+        try:
+            await self._call(
+                lambda client: client.upsert(index, partial, partial_update=True, **_ONCE),
+                index=index,
+                refusal=_Refused,
+            )
+            return
+        except _Refused:
+            pass
+        # Milvus before 2.6 knows no partial updates, and one key that is gone spoils the batch: read, modify, write.
+        fields = [*schema.VARCHAR_BYTES, *schema.INT64_FIELDS, schema.METADATA, schema.DENSE]
+        rows = await self._query(index, _any_of(schema.PK, keys), fields)
+        if whole := [{**row, schema.DIED: died} for row in rows]:
+            await self._upsert(index, whole)
+
+    async def _upsert(self, index: str, values: list[dict[str, Any]]) -> None:
+        await self._call(lambda client: client.upsert(index, values, **_ONCE), index=index, limit_s=_LONG_S)
+
+    async def _delete(self, index: str, keys: Sequence[str]) -> None:
+        where = _any_of(schema.PK, keys)
+        await self._call(lambda client: client.delete(index, filter=where, **_ONCE), index=index, limit_s=_LONG_S)
+
+    # -- expressions ---------------------------------------------------------------------------------------------------
+
+    def _partition(self, collection: str) -> str:
+        return f"{schema.PARTITION} == {string_literal(schema.partition(self._tenant, collection))}"
+
+    def _visible(self, collection: str, generation: int) -> str:
+        return f"{self._partition(collection)} and {schema.BORN} <= {generation:d} and {schema.DIED} > {generation:d}"
+
+    # -- connection ----------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> AsyncMilvusClient:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            token = self._settings.milvus_token
+            self._client = AsyncMilvusClient(
+                uri=self._settings.milvus_uri,
+                token=token.get_secret_value() if token else "",
+                timeout=_CONNECT_S,
+                dedicated=True,
+                grpc_options=_CHANNEL,
+            )
+            self._loop = loop
+        return self._client
+
+    async def _call(
+        self,
+        operation: Callable[[AsyncMilvusClient], Awaitable[_T]],
+        *,
+        index: str = "",
+        limit_s: float | None = None,
+        refusal: type[Exception] | None = None,
+    ) -> _T:
+        """One call in its time limit, and once more after loading an index that a restarted server has not loaded."""
+        limit = limit_s or self._settings.milvus_timeout_s
+        async with self._errors(index, limit, refusal), asyncio.timeout(limit):
+            client = self._connected()
+            try:
+                return await operation(client)
+            except MilvusException as error:
+                if not index or error.code != _NOT_LOADED:
+                    raise
+            await client.load_collection(index, **_ONCE)
+            return await operation(client)
+
+    @asynccontextmanager
+    async def _errors(self, index: str, limit: float, refusal: type[Exception] | None) -> AsyncIterator[None]:
+        """Every error of pymilvus and gRPC as one of ours, without the token."""
+        milvus = f"Milvus at {_without_secrets(self._settings.milvus_uri)}"
+        try:
+            yield
+        except TimeoutError as error:
+            raise IndexUnavailable(f"{milvus} did not answer within {limit:g} s.") from error
+        except grpc.RpcError as error:
+            raise IndexUnavailable(f"{milvus} does not answer.") from error
+        except MilvusException as error:
+            if isinstance(error.code, grpc.StatusCode) or error.code == _NOT_CONNECTED:
+                raise IndexUnavailable(f"{milvus} does not answer.") from error
+            if index and error.code == _UNKNOWN_INDEX:
+                raise ConfigurationError(f"{milvus} has no index {index!r}. Ingest the documents again.") from error
+            if refusal is not None:
+                raise refusal from error
+            raise IndexUnavailable(f"{milvus} refused the call: {str(error.message)[:300]}") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task but its call was cancelled: another one found the connection broken and replaced it.
+            raise IndexUnavailable(f"{milvus} closed the connection.") from error
+
+
+class _Refused(Exception):
+    """Milvus understood the call and does not do it."""
+
+
+async def _create(client: AsyncMilvusClient, index: str, dimension: int) -> None:
+    layout = AsyncMilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    for name, length in schema.VARCHAR_BYTES.items():
+        analyzed = {"enable_analyzer": True, "analyzer_params": schema.ANALYZER} if name == schema.LEXICAL else {}
+        layout.add_field(
+            name,
+            DataType.VARCHAR,
+            max_length=length,
+            is_primary=name == schema.PK,
+            is_partition_key=name == schema.PARTITION,
+            **analyzed,
+        )
+    for name in schema.INT64_FIELDS:
+        layout.add_field(name, DataType.INT64)
+    layout.add_field(schema.METADATA, DataType.JSON)
+    layout.add_field(schema.DENSE, DataType.FLOAT_VECTOR, dim=dimension)
+    layout.add_field(schema.SPARSE, DataType.SPARSE_FLOAT_VECTOR)
+    layout.add_function(
+        Function(
+            name="bm25",
+            function_type=FunctionType.BM25,
+            input_field_names=[schema.LEXICAL],
+            output_field_names=[schema.SPARSE],
+        )
+    )
+    indexes = AsyncMilvusClient.prepare_index_params()
+    indexes.add_index(schema.DENSE, index_type="HNSW", metric_type="COSINE", params=schema.HNSW)
+    indexes.add_index(schema.SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=schema.BM25)
+    await client.create_collection(index, schema=layout, index_params=indexes, consistency_level="Bounded", **_ONCE)
+
+
+def _check(index: str, dimension: int, found: dict[str, Any]) -> None:
+    fields = {field["name"]: field for field in found["fields"]}
+    expected = {*schema.VARCHAR_BYTES, *schema.INT64_FIELDS, schema.METADATA, schema.DENSE, schema.SPARSE}
+    if set(fields) != expected:
+        differing = ", ".join(sorted(set(fields) ^ expected))
+        raise ConfigurationError(f"Index {index!r} is of another make: its fields differ in {differing}.")
+    stored = int(fields[schema.DENSE]["params"]["dim"])
+    if stored != dimension:
+        raise ConfigurationError(f"Index {index!r} holds vectors of {stored} dimensions; the model gives {dimension}.")
+
+
+def _hit(entity: dict[str, Any], vector: Vectors) -> Hit:
+    similarity = float(np.dot(vector, np.asarray(entity[schema.DENSE], dtype=np.float32)))
+    return Hit(schema.passage(entity, similarity), similarity)
+
+
+def _any_of(field: str, values: Sequence[str]) -> str:
+    return f"{field} in {string_list(values)}"
+
+
+def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _without_secrets(uri: str) -> str:
+    scheme, _, rest = uri.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
