@@ -139,9 +139,7 @@ class Catalog:
         key_names = [column.name for column in documents.primary_key]
         changed = {name: insert.excluded[name] for name in _DOCUMENT_FIELDS if name != "uri"}
         async with self._database.write() as connection:
-            await connection.execute(
-                insert.on_conflict_do_update(index_elements=_key_of(documents), set_=changed), rows
-            )
+            await connection.execute(insert.on_conflict_do_update(index_elements=key_names, set_=changed), rows)
 
     async def mark_seen(self, collection: str, generation: int, uris: Sequence[str]) -> None:
         """Note that the run of `generation` met these documents."""
