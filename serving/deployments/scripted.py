@@ -1,0 +1,129 @@
+"""An engine that stands where vLLM stands and says known words at known times, for measurements and failure tests.
+
+It has the methods of `ray.llm`'s `LLMEngine` that a chat needs, so it runs in our `Llm` deployment and, unchanged, in
+Ray Serve's own `build_openai_app`. It never imports vLLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+#: JSON of a Script, in the environment of the engine's process.
+SCRIPT_VARIABLE = "ANCHORAGE_SCRIPT"
+#: A user message that makes the engine fail for good, as vLLM does when its worker process dies.
+DIE = "!die"
+
+
+class Script(BaseModel):
+    """`tokens` words; the first after `first_s` seconds, then `burst` words every `gap_s` seconds.
+
+    `start_s`: how long the engine takes to start. Without gaps the engine still yields to others between bursts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_s: float = 0.0
+    first_s: float = 0.0
+    gap_s: float = 0.0
+    tokens: int = 4096
+    burst: int = 1
+
+    @classmethod
+    def from_environment(cls) -> Script:
+        return cls.model_validate_json(os.environ.get(SCRIPT_VARIABLE) or "{}")
+
+
+class EngineDead(Exception):
+    """The engine was told to die."""
+
+
+class ScriptedEngine:
+    """Takes what `LLMServer` gives an engine; `running` is the number of requests in work."""
+
+    def __init__(self, llm_config: Any) -> None:
+        self._script = Script.from_environment()
+        self._dead = False
+        self.running = 0
+
+    async def start(self) -> None:
+        await asyncio.sleep(self._script.start_s)
+
+    async def check_health(self) -> None:
+        if self._dead:
+            raise EngineDead("the scripted engine is dead")
+
+    async def shutdown(self) -> None:
+        """Nothing to release."""
+
+    def routing_stats(self) -> dict[str, Any]:
+        return {}
+
+    def chat(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[str]:
+        return self._stream(_fields(request))
+
+    def completions(self, request: Any, raw_request_info: Any = None) -> AsyncIterator[str]:
+        return self._stream(_fields(request))
+
+    async def _stream(self, request: Mapping[str, Any]) -> AsyncIterator[str]:
+        await self.check_health()
+        chat = request.get("messages") is not None
+        if chat and DIE in str(request["messages"]):
+            self._dead = True
+        count = min(self._script.tokens, request.get("max_tokens") or self._script.tokens)
+        self.running += 1
+        try:
+            async for number in self._numbers(count):
+                await self.check_health()
+                yield _word(chat, number)
+        finally:
+            self.running -= 1
+        yield _chunk(chat, "", "stop" if count == self._script.tokens else "length")
+        yield _usage(prompt_tokens=7, completion_tokens=count)
+        yield "data: [DONE]\n\n"
+
+    async def _numbers(self, count: int) -> AsyncIterator[int]:
+        script = self._script
+        for number in range(count):
+            if number % script.burst == 0:
+                await asyncio.sleep(script.gap_s if number else script.first_s)
+            yield number
+
+
+def _fields(request: Any) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = request if isinstance(request, Mapping) else request.model_dump()
+    return fields
+
+
+@lru_cache(maxsize=None)
+def _word(chat: bool, number: int) -> str:
+    """Made once: what the engine itself costs is not what a measurement is after."""
+    return _chunk(chat, f" w{number}")
+
+
+def _chunk(chat: bool, text: str, reason: str | None = None) -> str:
+    piece: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
+    choice = {"index": 0, **piece, "logprobs": None, "finish_reason": reason}
+    return _sse({**_HEAD, "choices": [choice]})
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> str:
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+    return _sse({**_HEAD, "choices": [], "usage": usage})
+
+
+_HEAD = {"id": "chatcmpl-scripted", "object": "chat.completion.chunk", "created": 0, "model": "scripted"}
+
+
+def _sse(chunk: Mapping[str, Any]) -> str:
+    return f"data: {orjson.dumps(chunk).decode()}\n\n"

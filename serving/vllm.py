@@ -1,0 +1,139 @@
+"""vLLM's OpenAI stream, read once, where the engine is; and what travels from there to the Api.
+
+A batch on the wire is a list of small plain values, quick to pickle:
+
+    "text"                             a piece of text with nothing beside it: nearly every item
+    (DELTA, "text", {...})             a piece with what a chat chunk may have besides (tool calls, log probabilities)
+    (USAGE, prompt, completion, cached)
+    (DONE, "stop")
+    (REFUSED, "message", "field")      the engine does not accept the request
+    (TOO_LONG, "message", "field")
+    (FAILED, "message")                the engine broke
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+import orjson
+
+from serving.errors import EngineUnavailable, InvalidRequest, PromptTooLong
+from serving.generation import Done, FinishReason, GenerationEvent, GenerationRequest, Token, Usage
+
+DELTA, USAGE, DONE, REFUSED, TOO_LONG, FAILED = range(6)
+
+Item: TypeAlias = str | tuple[Any, ...]
+Kind: TypeAlias = Literal["chat", "completion"]
+
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    # vLLM's guard against endless repetition ends the text; for the caller the model stopped.
+    "repetition": "stop",
+}
+_NO_DELTA: Mapping[str, Any] = {}
+_PREFIX = "data: "
+_END = "[DONE]"
+
+
+def body(request: GenerationRequest) -> tuple[Kind, dict[str, Any]]:
+    """The request as vLLM's OpenAI layer takes it: what the caller did not give is left out, 0 stays 0."""
+    sampling = request.sampling
+    given = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop) or None,
+        "seed": sampling.seed,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+    }
+    common = {
+        **sampling.extra,
+        **{name: value for name, value in given.items() if value is not None},
+        "model": request.model,
+        "request_id": request.request_id,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.prompt is not None:
+        return "completion", {**common, "prompt": request.prompt}
+    return "chat", {**common, "messages": list(request.messages)}
+
+
+def items(chunks: Iterable[str]) -> list[Item]:
+    """What vLLM's server-sent chunks say. A chunk is usually one item; one that only opens the message is none."""
+    found: list[Item] = []
+    for chunk in chunks:
+        for line in chunk.split("\n\n"):
+            data = line[len(_PREFIX) :]
+            if data and data != _END:
+                _add(found, orjson.loads(data))
+    return found
+
+
+def refusal(error: Mapping[str, Any]) -> Item:
+    """vLLM's error object, as an item."""
+    message = str(error.get("message") or "the engine gave no reason")
+    code = error.get("code")
+    if not isinstance(code, int) or not 400 <= code < 500:
+        return (FAILED, message)
+    kind = TOO_LONG if "maximum context length" in message or "maximum model length" in message else REFUSED
+    return (kind, message, error.get("param"))
+
+
+def events(batch: Sequence[Item]) -> list[GenerationEvent]:
+    """The batch as generation events. Raises what an item says: InvalidRequest, PromptTooLong, EngineUnavailable."""
+    return [Token(item) if type(item) is str else _event(cast("tuple[Any, ...]", item)) for item in batch]
+
+
+def _event(item: tuple[Any, ...]) -> GenerationEvent:
+    kind = item[0]
+    if kind == DELTA:
+        return Token(item[1], item[2])
+    if kind == USAGE:
+        return Usage(prompt_tokens=item[1], completion_tokens=item[2], cached_tokens=item[3])
+    if kind == DONE:
+        return Done(item[1])
+    if kind == REFUSED:
+        raise InvalidRequest(item[1], param=item[2])
+    if kind == TOO_LONG:
+        raise PromptTooLong(item[1], param=item[2])
+    raise EngineUnavailable(f"The LLM failed: {item[1]}")
+
+
+def _add(found: list[Item], chunk: Mapping[str, Any]) -> None:
+    choices = chunk.get("choices")
+    if choices:
+        for choice in choices:
+            _add_choice(found, choice)
+    elif error := chunk.get("error"):
+        found.append(refusal(error))
+    if usage := chunk.get("usage"):
+        details = usage.get("prompt_tokens_details") or {}
+        cached = details.get("cached_tokens") or 0
+        found.append((USAGE, usage["prompt_tokens"], usage.get("completion_tokens") or 0, cached))
+
+
+def _add_choice(found: list[Item], choice: Mapping[str, Any]) -> None:
+    delta = choice.get("delta") or _NO_DELTA
+    text = choice.get("text") or delta.get("content") or ""
+    beside = _beside(delta, choice.get("logprobs"))
+    if beside:
+        found.append((DELTA, text, beside))
+    elif text:
+        found.append(text)
+    if reason := choice.get("finish_reason"):
+        finish = _FINISH.get(reason)
+        found.append((DONE, finish) if finish else (FAILED, f"the engine ended the answer with {reason!r}"))
+
+
+def _beside(delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any] | None:
+    # The usual delta has the text alone: no dictionary is built for it.
+    if not logprobs and (len(delta) < 2 and "content" in delta or not delta):
+        return None
+    beside = {name: value for name, value in delta.items() if value and name not in ("content", "role")}
+    return {**beside, "logprobs": logprobs} if logprobs else beside
