@@ -1,0 +1,138 @@
+"""A request's body: bounded while it arrives, strict JSON, and errors that name the field."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from serving.api.trace import trace_of
+from serving.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is a JSON object of at most `app.state.max_body_bytes` bytes."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handle_json(request: Request) -> Response:
+            try:
+                return await handle(await _JsonRequest.read(request))
+            except ClientDisconnect:
+                trace_of(request.scope).gone = True
+                return Response(status_code=400)  # nobody is left to read it
+
+        return handle_json
+
+
+class _JsonRequest(Request):
+    """A request that has been read and parsed already: FastAPI asks it for both."""
+
+    _raw: bytes
+    _parsed: dict[str, Any]
+
+    @classmethod
+    async def read(cls, request: Request) -> _JsonRequest:
+        """Raises BodyTooLarge, InvalidRequest, DeadlineExceeded, ClientDisconnect, or HTTPException 415."""
+        _require_json(request)
+        made = cls(request.scope, request.receive)
+        try:
+            async with asyncio.timeout(request.app.state.deadline_s):
+                made._raw = await _bounded(request, request.app.state.max_body_bytes)
+        except TimeoutError:
+            raise DeadlineExceeded("The request's body did not arrive in time.", part="body") from None
+        made._parsed = _parse(made._raw)
+        return made
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> Any:
+        return self._parsed
+
+
+def _require_json(request: Request) -> None:
+    """No content type at all is taken for JSON; a wrong one is most often curl without a header."""
+    given = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if given == "application/json" or (given.startswith("application/") and given.endswith("+json")):
+        return
+    raise HTTPException(415, f"The body is {given!r}; send JSON with 'Content-Type: application/json'.")
+
+
+async def _bounded(request: Request, limit: int) -> bytes:
+    """The whole body. Stops reading as soon as it is known to be too large, declared or not."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than the {limit} bytes this server accepts.")
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    """Strict JSON: no NaN, no Infinity, no lone surrogates, no invalid UTF-8, no nesting beyond orjson's 254."""
+    if not raw.strip():
+        raise InvalidRequest("The request has no body; send a JSON object.")
+    try:
+        parsed = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return parsed
+
+
+def invalid_request(error: RequestValidationError) -> InvalidRequest:
+    """The first validation error, with its field in dotted form: `messages[0].content`."""
+    first = error.errors()[0]
+    location: Sequence[str | int] = first["loc"]
+    source, path = location[0], location[1:]
+    if source != "body":
+        name = str(path[0]) if path else str(source)
+        return InvalidRequest(f"{name}: {_reason(first)}", param=name)
+    param = _dotted(path, error.body) or None
+    reason = _reason(first)
+    return InvalidRequest(f"{param}: {reason}" if param else reason, param=param)
+
+
+def _reason(error: dict[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field."
+    if error["type"] == "missing":
+        return "this field is required."
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message if message.endswith(".") else f"{message}."
+
+
+def _dotted(path: Sequence[str | int], body: Any) -> str:
+    """The steps of `path` that are in the body, or missing at its end: pydantic adds names of union branches."""
+    dotted = ""
+    here = body
+    for place, step in enumerate(path):
+        if isinstance(step, int):
+            if isinstance(here, list) and step < len(here):
+                dotted += f"[{step}]"
+                here = here[step]
+        elif isinstance(here, dict) and (step in here or place == len(path) - 1):
+            dotted += f".{step}" if dotted else step
+            here = here.get(step)
+    return dotted
