@@ -15,7 +15,16 @@ from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
-from pymilvus import AnnSearchRequest, AsyncMilvusClient, DataType, Function, FunctionType, MilvusException, RRFRanker
+from pymilvus import (
+    AnnSearchRequest,
+    AsyncMilvusClient,
+    DataType,
+    Function,
+    FunctionType,
+    MilvusClient,
+    MilvusException,
+    RRFRanker,
+)
 
 from serving.errors import ConfigurationError, IndexUnavailable
 from serving.index import schema
@@ -47,6 +56,11 @@ _ONCE = {"retry_times": 1}
 #: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
 #: not to. A server that comes back must be seen at once.
 _CHANNEL = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1_000}
+
+_INDEXES: dict[str, dict[str, Any]] = {
+    schema.DENSE: {"index_type": "HNSW", "metric_type": "COSINE", "params": schema.HNSW},
+    schema.SPARSE: {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25", "params": schema.BM25},
+}
 
 
 class Milvus:
@@ -81,12 +95,13 @@ class Milvus:
     # -- write side ----------------------------------------------------------------------------------------------------
 
     async def ensure(self, index: str, dimension: int) -> None:
-        """Create the Milvus collection if it is missing, and load it. ConfigurationError if it is of another make."""
-        if await self._call(lambda client: client.has_collection(index, **_ONCE)):
-            _check(index, dimension, await self._call(lambda client: client.describe_collection(index, **_ONCE)))
-        else:
-            await self._call(lambda client: _create(client, index, dimension), limit_s=_LONG_S)
-        await self._call(lambda client: client.load_collection(index, **_ONCE), limit_s=_LONG_S)
+        """Create the Milvus collection if it is missing, and load it. ConfigurationError if it is of another make.
+
+        A creation that was interrupted is completed. In a thread of its own: pymilvus's asynchronous client waits for
+        an index with a call that Milvus Lite does not have.
+        """
+        async with self._errors(index, _LONG_S, None), asyncio.timeout(_LONG_S):
+            await asyncio.to_thread(_ensure, self._arguments(), index, dimension)
 
     async def upsert(self, index: str, rows: Sequence[StoredChunk]) -> None:
         """Write or overwrite, by key. DocumentError for a chunk that no row can hold; nothing is written then."""
@@ -273,16 +288,18 @@ class Milvus:
     def _connected(self) -> AsyncMilvusClient:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
-            token = self._settings.milvus_token
-            self._client = AsyncMilvusClient(
-                uri=self._settings.milvus_uri,
-                token=token.get_secret_value() if token else "",
-                timeout=_CONNECT_S,
-                dedicated=True,
-                grpc_options=_CHANNEL,
-            )
-            self._loop = loop
+            self._client, self._loop = AsyncMilvusClient(**self._arguments()), loop
         return self._client
+
+    def _arguments(self) -> dict[str, Any]:
+        token = self._settings.milvus_token
+        return {
+            "uri": self._settings.milvus_uri,
+            "token": token.get_secret_value() if token else "",
+            "timeout": _CONNECT_S,
+            "dedicated": True,
+            "grpc_options": _CHANNEL,
+        }
 
     async def _call(
         self,
@@ -313,7 +330,7 @@ class Milvus:
         except TimeoutError as error:
             raise IndexUnavailable(f"{milvus} did not answer within {limit:g} s.") from error
         except grpc.RpcError as error:
-            raise IndexUnavailable(f"{milvus} does not answer.") from error
+            raise IndexUnavailable(f"{milvus} does not answer ({error.code().name}).") from error
         except MilvusException as error:
             if isinstance(error.code, grpc.StatusCode) or error.code == _NOT_CONNECTED:
                 raise IndexUnavailable(f"{milvus} does not answer.") from error
@@ -334,8 +351,24 @@ class _Refused(Exception):
     """Milvus understood the call and does not do it."""
 
 
-async def _create(client: AsyncMilvusClient, index: str, dimension: int) -> None:
-    layout = AsyncMilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+def _ensure(arguments: dict[str, Any], index: str, dimension: int) -> None:
+    client = MilvusClient(**arguments)
+    try:
+        if not client.has_collection(index, **_ONCE):
+            client.create_collection(index, schema=_layout(dimension), consistency_level="Bounded", **_ONCE)
+        _check(index, dimension, client.describe_collection(index, **_ONCE))
+        for field, description in _INDEXES.items():
+            if not client.list_indexes(index, field_name=field, **_ONCE):
+                wanted = MilvusClient.prepare_index_params()
+                wanted.add_index(field, index_name=field, **description)
+                client.create_index(index, wanted, **_ONCE)
+        client.load_collection(index, **_ONCE)
+    finally:
+        client.close()
+
+
+def _layout(dimension: int) -> Any:
+    layout = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     for name, length in schema.VARCHAR_BYTES.items():
         analyzed = {"enable_analyzer": True, "analyzer_params": schema.ANALYZER} if name == schema.LEXICAL else {}
         layout.add_field(
@@ -351,18 +384,9 @@ async def _create(client: AsyncMilvusClient, index: str, dimension: int) -> None
     layout.add_field(schema.METADATA, DataType.JSON)
     layout.add_field(schema.DENSE, DataType.FLOAT_VECTOR, dim=dimension)
     layout.add_field(schema.SPARSE, DataType.SPARSE_FLOAT_VECTOR)
-    layout.add_function(
-        Function(
-            name="bm25",
-            function_type=FunctionType.BM25,
-            input_field_names=[schema.LEXICAL],
-            output_field_names=[schema.SPARSE],
-        )
-    )
-    indexes = AsyncMilvusClient.prepare_index_params()
-    indexes.add_index(schema.DENSE, index_type="HNSW", metric_type="COSINE", params=schema.HNSW)
-    indexes.add_index(schema.SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=schema.BM25)
-    await client.create_collection(index, schema=layout, index_params=indexes, consistency_level="Bounded", **_ONCE)
+    bm25 = Function("bm25", FunctionType.BM25, input_field_names=[schema.LEXICAL], output_field_names=[schema.SPARSE])
+    layout.add_function(bm25)
+    return layout
 
 
 def _check(index: str, dimension: int, found: dict[str, Any]) -> None:
