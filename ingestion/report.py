@@ -1,0 +1,87 @@
+"""What a run did, for people and for scripts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Literal, TypeAlias
+
+Change: TypeAlias = Literal["new", "changed", "unchanged", "removed", "failed"]
+Stage: TypeAlias = Literal["load", "chunk", "embed", "write", "publish"]
+
+#: Failures kept with their reasons: the report of a million broken files stays small. The catalog keeps them all.
+MAX_LISTED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file or folder that could not be ingested."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """Counts by change, failures with reasons, what was passed over and why, and where the time went.
+
+    `chunks` is how many the collection has now, `written` how many this run embedded and wrote; `seconds` by stage are
+    sums of work, which may overlap, `total_s` is the time on the clock.
+    """
+
+    collection: str
+    generation: int = 0
+    published: bool = False
+    counts: Counter[Change] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    documents: int = 0
+    chunks: int = 0
+    written: int = 0
+    seconds: Counter[Stage] = field(default_factory=Counter)
+    total_s: float = 0.0
+
+    def fail(self, path: str, reason: str) -> None:
+        self.counts["failed"] += 1
+        if len(self.failures) < MAX_LISTED:
+            self.failures.append(Failure(path, reason))
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += perf_counter() - started  # type: ignore[assignment]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`. The names are part of the command's contract."""
+        changes: tuple[Change, ...] = ("new", "changed", "unchanged", "removed", "failed")
+        return {
+            "collection": self.collection,
+            "generation": self.generation,
+            "published": self.published,
+            **{change: self.counts[change] for change in changes},
+            "failures": [{"path": failure.path, "reason": failure.reason} for failure in self.failures],
+            "skipped": dict(self.skipped),
+            "documents": self.documents,
+            "chunks": self.chunks,
+            "chunks_written": self.written,
+            "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()} | {"total": self.total_s},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, in bytes of source files; `total` is known before the first document is read."""
+
+    done: int
+    total: int
+    documents: int
+    chunks: int
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]
