@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -103,6 +105,16 @@ class Telemetry:
     def render(self) -> bytes:
         """This process's metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def logger(name: str) -> Any:
+    """A structlog logger, as this process's edge configured it."""
+    return structlog.get_logger(name)
+
+
+def request_context(request_id: str) -> AbstractContextManager[None]:
+    """Within it every log line of this task carries the request's id."""
+    return structlog.contextvars.bound_contextvars(request_id=request_id)
 
 
 def configure_logging(settings: TelemetrySettings) -> None:

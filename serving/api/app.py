@@ -69,7 +69,12 @@ def create_app(
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    problem = problem_of(invalid_request(error) if isinstance(error, RequestValidationError) else error)
+    if isinstance(error, RequestValidationError):
+        error = invalid_request(error)
+    elif isinstance(error, HTTPException) and error.detail in ("Not Found", "Method Not Allowed"):
+        said = f"{error.detail}: {request.method} {request.url.path[:200]}. See /docs for what there is."
+        error = HTTPException(error.status_code, said, error.headers)
+    problem = problem_of(error)
     trace_of(request.scope).error = problem.code
     return respond(problem)
 

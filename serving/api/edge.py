@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.problems import problem_of, respond
 from serving.api.trace import Trace, begin
-from serving.telemetry import Telemetry
+from serving.telemetry import Telemetry, logger, request_context
 
 #: nginx's number for "the client went away": only in logs and metrics, nobody is left to read it.
 CLIENT_GONE = 499
@@ -35,7 +34,7 @@ class Edge:
                 message["headers"] = [*message["headers"], request_id]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=trace.request_id):
+        with request_context(trace.request_id):
             try:
                 await self._run(scope, receive, stamped, trace)
             finally:
@@ -45,7 +44,7 @@ class Edge:
         try:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the process edge: what nobody foresaw is logged and answered here
-            structlog.get_logger("anchorage").error("unexpected error", exc_info=error)
+            logger("anchorage").error("unexpected error", exc_info=error)
             problem = problem_of(error)
             trace.error = problem.code
             if trace.status is None:
@@ -57,7 +56,7 @@ class Edge:
         status = CLIENT_GONE if trace.gone or trace.status is None else trace.status
         self._telemetry.request(_method(scope), route, status, seconds)
         facts = {"model": trace.model, "outcome": trace.outcome, "error": trace.error, **trace.fields}
-        structlog.get_logger("anchorage.access").info(
+        logger("anchorage.access").info(
             "request",
             method=scope["method"],
             route=route,

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +13,7 @@ from serving.api.admission import Admission
 from serving.api.problems import Problem, problem_of
 from serving.api.trace import Trace
 from serving.errors import AnchorageError, DeadlineExceeded
+from serving.telemetry import logger
 
 #: The parts below keep the deadline themselves and can say where it ran out: they get this much to do so, seconds.
 _GRACE_S = 0.25
@@ -74,7 +74,7 @@ class Exchange(Response):
             # The edge of a stream: after its first byte only this place can still end it in good order.
             if not await self._failed(send, error):
                 raise
-            structlog.get_logger("anchorage").error("unexpected error in a stream", exc_info=error)
+            logger("anchorage").error("unexpected error in a stream", exc_info=error)
 
     async def _within_limits(self, receive: Receive, send: Send) -> None:
         trace = self._trace

@@ -35,7 +35,7 @@ class Part(BaseModel):
 class Ready(BaseModel):
     """`missing` are the parts without which requests fail; a cold LLM is not among them."""
 
-    status: Literal["ready", "not ready"]
+    ready: bool
     missing: list[str]
     parts: dict[str, Part]
 
@@ -55,7 +55,7 @@ def health_router(services: Services, metrics: Callable[[], Awaitable[bytes]]) -
         states = await asyncio.gather(*(_state(name, probe) for name, probe in services.probes.items()))
         missing = [name for name, state, needed in states if needed and not state["ready"]]
         body = {
-            "status": "not ready" if missing else "ready",
+            "ready": not missing,
             "missing": missing,
             "parts": {name: state for name, state, _ in states},
         }

@@ -1,0 +1,87 @@
+"""OpenAPI fuzzing: no 5xx, and no status, content type or body that the document does not name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.api.conftest import Stage, Staging
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+async def fuzzed(staged: Staging) -> AsyncIterator[Stage]:
+    async with staged(script="Short.") as stage:
+        yield stage
+
+
+async def test_fuzzing_finds_nothing_undocumented(fuzzed: Stage) -> None:
+    """Valid and invalid requests to every operation, over real HTTP."""
+    document = (await fuzzed.http.get("/openapi.json")).json()
+    await asyncio.to_thread(_fuzz, document, fuzzed.url)
+
+
+def _fuzz(document: dict[str, object], url: str) -> None:
+    config = schemathesis.Config()
+    schema = schemathesis.openapi.from_dict(document, config=config)
+    schema.config.update(base_url=url)
+    operations = 0
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        operations += 1
+        for mode in schemathesis.GenerationMode:
+            _fuzz_operation(operation, mode)
+    assert operations == 9
+
+
+def _fuzz_operation(operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode) -> None:
+    try:
+        cases = operation.as_strategy(generation_mode=mode)
+    except Exception as error:
+        assert "negative" in str(error).lower()
+        return
+
+    @hypothesis.settings(
+        max_examples=40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(case=cases)
+    def run(case: schemathesis.Case) -> None:
+        case.call_and_validate(checks=CHECKS)
+
+    run()
+
+
+async def test_the_document_names_what_clients_send(fuzzed: Stage) -> None:
+    """Our 400 instead of FastAPI's 422, the key scheme, streams, Retry-After."""
+    document = (await fuzzed.http.get("/openapi.json")).json()
+    chat = document["paths"]["/v1/chat/completions"]["post"]
+    assert set(chat["responses"]) == {*"200 400 401 404 413 415 429 500 502 503 504".split()}
+    assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert "Retry-After" in chat["responses"]["429"]["headers"]
+    assert chat["security"] == [{"bearer": []}, {}]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert (await fuzzed.http.get("/docs")).status_code == 200
