@@ -19,6 +19,7 @@ from typing import Any
 
 from serving.errors import InvalidFilter
 from serving.index import schema
+from serving.index.expressions import literal
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 64
@@ -31,19 +32,6 @@ _COMPARISONS = ("eq", "ne", *_ORDER, *_MEMBERSHIP)
 _GROUPS = ("and", "or")
 _RESERVED = {"uri": schema.URI, "title": schema.TITLE}
 _INT64 = 2**63 - 1
-
-# What Milvus's expression language must see escaped inside double quotes; everything else stands for itself.
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-
-
-def string_literal(text: str) -> str:
-    """A string as a literal of Milvus's expression language."""
-    return f'"{text.translate(_ESCAPES)}"'
-
-
-def string_list(texts: Sequence[str]) -> str:
-    """Strings as a list literal, for `in`."""
-    return f"[{', '.join(map(string_literal, texts))}]"
 
 
 def compile_filter(value: Any, place: str = "filter") -> str:
@@ -112,12 +100,12 @@ class _Compiler:
         if kind in _MEMBERSHIP:
             inside = f"{field} in [{', '.join(_list(value, reserved, value_place))}]"
             return inside if kind == "in" else _unless(inside, field, reserved)
-        literal = _literal(value, value_place, reserved=reserved)
+        wanted = _literal(value, value_place, reserved=reserved)
         if kind in _ORDER:
             if isinstance(value, bool):
                 raise _invalid(value_place, f"must be a number or a string with {kind!r}, not a boolean")
-            return f"({field} {_ORDER[kind]} {literal})"
-        equal = f"({field} == {literal})"
+            return f"({field} {_ORDER[kind]} {wanted})"
+        equal = f"({field} == {wanted})"
         return equal if kind == "eq" else _unless(equal, field, reserved)
 
 
@@ -176,7 +164,7 @@ def _string(value: str, place: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise _invalid(place, "is not valid Unicode") from error
-    return string_literal(value)
+    return literal(value)
 
 
 def _known_type(value: Mapping[str, Any], known: Sequence[str], place: str) -> None:

@@ -28,7 +28,7 @@ from pymilvus import (
 
 from serving.errors import ConfigurationError, IndexUnavailable
 from serving.index import schema
-from serving.index.filters import string_list, string_literal
+from serving.index.expressions import any_of, literal, visible, within
 from serving.index.lexical import lexical
 from serving.index.types import Hit, Passage, SearchRequest, StoredChunk, StoredKey, Vectors
 from serving.settings import IndexSettings
@@ -56,11 +56,6 @@ _ONCE = {"retry_times": 1}
 #: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
 #: not to. A server that comes back must be seen at once.
 _CHANNEL = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1_000}
-
-_INDEXES: dict[str, dict[str, Any]] = {
-    schema.DENSE: {"index_type": "HNSW", "metric_type": "COSINE", "params": schema.HNSW},
-    schema.SPARSE: {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25", "params": schema.BM25},
-}
 
 
 class Milvus:
@@ -114,7 +109,7 @@ class Milvus:
         """Every row of these documents, dead ones included."""
         found: list[StoredKey] = []
         for batch in _batches(uris, _NAMES):
-            where = f"{self._partition(collection)} and {_any_of(schema.URI, batch)}"
+            where = f"{within(self._tenant, collection)} and {any_of(schema.URI, batch)}"
             async for page in self._pages(index, where, schema.KEY_FIELDS):
                 found += map(schema.stored_key, page)
         return found
@@ -130,7 +125,7 @@ class Milvus:
 
     async def purge(self, index: str, collection: str, generation: int) -> None:
         """Delete the rows that no generation from `generation` on can see (`died <= generation`)."""
-        where = f"{self._partition(collection)} and {schema.DIED} <= {generation:d}"
+        where = f"{within(self._tenant, collection)} and {schema.DIED} <= {generation:d}"
         async for page in self._pages(index, where, (schema.PK,)):
             await self.delete(index, [entity[schema.PK] for entity in page])
 
@@ -141,11 +136,11 @@ class Milvus:
         strong read here (of nothing) makes the query nodes catch up with this writer before a generation is published.
         """
         await self._call(lambda client: client.flush(index, **_ONCE), index=index, limit_s=_LONG_S)
-        await self._query(index, _any_of(schema.PK, [""]), (schema.PK,))
+        await self._query(index, any_of(schema.PK, [""]), (schema.PK,))
 
     async def count(self, index: str, collection: str, generation: int) -> int:
         """Rows visible to `generation`."""
-        where = self._visible(collection, generation)
+        where = visible(self._tenant, collection, generation)
         found = await self._call(
             lambda client: client.query(
                 index, filter=where, output_fields=["count(*)"], consistency_level="Strong", **_ONCE
@@ -168,7 +163,7 @@ class Milvus:
         """Chunks of one document by ordinal, in document order, with score 0."""
         wanted = ", ".join(str(int(ordinal)) for ordinal in ordinals)
         where = (
-            f"{self._visible(request.collection, request.generation)} and {schema.URI} == {string_literal(uri)} "
+            f"{visible(self._tenant, request.collection, request.generation)} and {schema.URI} == {literal(uri)} "
             f"and {schema.ORDINAL} in [{wanted}]"
         )
         entities = await self._call(
@@ -185,7 +180,7 @@ class Milvus:
         return sorted((schema.passage(entity, 0.0) for entity in entities), key=lambda passage: passage.ordinal)
 
     async def _search(self, client: AsyncMilvusClient, request: SearchRequest, terms: str) -> list[Hit]:
-        where = self._visible(request.collection, request.generation)
+        where = visible(self._tenant, request.collection, request.generation)
         if request.expression:
             where = f"{where} and {request.expression}"
         dense = AnnSearchRequest(
@@ -230,7 +225,7 @@ class Milvus:
     async def _pages(self, index: str, where: str, fields: Sequence[str]) -> AsyncIterator[list[dict[str, Any]]]:
         """All rows in the order of their keys, so that no page is disturbed when rows of earlier ones are deleted."""
         after = ""
-        while page := await self._query(index, f"{where} and {schema.PK} > {string_literal(after)}", fields):
+        while page := await self._query(index, f"{where} and {schema.PK} > {literal(after)}", fields):
             yield page
             after = max(entity[schema.PK] for entity in page)
 
@@ -264,7 +259,7 @@ class Milvus:
             pass
         # Milvus before 2.6 knows no partial updates, and one key that is gone spoils the batch: read, modify, write.
         fields = [*schema.VARCHAR_BYTES, *schema.INT64_FIELDS, schema.METADATA, schema.DENSE]
-        rows = await self._query(index, _any_of(schema.PK, keys), fields)
+        rows = await self._query(index, any_of(schema.PK, keys), fields)
         if whole := [{**row, schema.DIED: died} for row in rows]:
             await self._upsert(index, whole)
 
@@ -272,16 +267,8 @@ class Milvus:
         await self._call(lambda client: client.upsert(index, values, **_ONCE), index=index, limit_s=_LONG_S)
 
     async def _delete(self, index: str, keys: Sequence[str]) -> None:
-        where = _any_of(schema.PK, keys)
+        where = any_of(schema.PK, keys)
         await self._call(lambda client: client.delete(index, filter=where, **_ONCE), index=index, limit_s=_LONG_S)
-
-    # -- expressions ---------------------------------------------------------------------------------------------------
-
-    def _partition(self, collection: str) -> str:
-        return f"{schema.PARTITION} == {string_literal(schema.partition(self._tenant, collection))}"
-
-    def _visible(self, collection: str, generation: int) -> str:
-        return f"{self._partition(collection)} and {schema.BORN} <= {generation:d} and {schema.DIED} > {generation:d}"
 
     # -- connection ----------------------------------------------------------------------------------------------------
 
@@ -357,7 +344,7 @@ def _ensure(arguments: dict[str, Any], index: str, dimension: int) -> None:
         if not client.has_collection(index, **_ONCE):
             client.create_collection(index, schema=_layout(dimension), consistency_level="Bounded", **_ONCE)
         _check(index, dimension, client.describe_collection(index, **_ONCE))
-        for field, description in _INDEXES.items():
+        for field, description in schema.INDEXES.items():
             if not client.list_indexes(index, field_name=field, **_ONCE):
                 wanted = MilvusClient.prepare_index_params()
                 wanted.add_index(field, index_name=field, **description)
@@ -403,10 +390,6 @@ def _check(index: str, dimension: int, found: dict[str, Any]) -> None:
 def _hit(entity: dict[str, Any], vector: Vectors) -> Hit:
     similarity = float(np.dot(vector, np.asarray(entity[schema.DENSE], dtype=np.float32)))
     return Hit(schema.passage(entity, similarity), similarity)
-
-
-def _any_of(field: str, values: Sequence[str]) -> str:
-    return f"{field} in {string_list(values)}"
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

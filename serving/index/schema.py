@@ -56,9 +56,15 @@ METADATA_BYTES = 65_536
 
 #: The text arrives stemmed and stop-worded (serving.index.lexical): Milvus only has to split it at the blanks.
 ANALYZER = {"tokenizer": "standard"}
-HNSW = {"M": 16, "efConstruction": 200}
-#: Okapi BM25's usual constants (Robertson & Zaragoza 2009), which are Milvus's defaults, too.
-BM25 = {"inverted_index_algo": "DAAT_MAXSCORE", "bm25_k1": 1.2, "bm25_b": 0.75}
+#: Index of each vector field. k1 and b are Okapi BM25's usual constants (Robertson & Zaragoza 2009).
+INDEXES: Mapping[str, Mapping[str, Any]] = {
+    DENSE: {"index_type": "HNSW", "metric_type": "COSINE", "params": {"M": 16, "efConstruction": 200}},
+    SPARSE: {
+        "index_type": "SPARSE_INVERTED_INDEX",
+        "metric_type": "BM25",
+        "params": {"inverted_index_algo": "DAAT_MAXSCORE", "bm25_k1": 1.2, "bm25_b": 0.75},
+    },
+}
 
 PASSAGE_FIELDS = (CHUNK_ID, URI, TITLE, TEXT, HEADING, START, END, ORDINAL, METADATA)
 KEY_FIELDS = (PK, CHUNK_ID, URI, BORN, DIED, DIGEST)

@@ -19,7 +19,7 @@ from tests.contract.corpus import DIMENSION, random_units, request, stored, unit
 
 async def test_a_chunk_comes_back_as_it_was_written(store: Milvus, index: str) -> None:
     """Every field of a chunk survives the way through the store, whatever characters it has."""
-    text = "It's \"quoted\" \\ back\nnewline\ttab 日本語 🎉 \u0000 end"
+    text = 'It\'s "quoted" \\ back\nnewline\ttab 日本語 🎉 \u0000 end'
     uri = "file:///odd 'name' \"x\" \\ é.md"
     written = stored(text, uri=uri, heading=("Über", "x > y"), start=7, ordinal=3, metadata={"a": [1, {"b": None}]})
     await store.upsert(index, [written])
@@ -114,9 +114,7 @@ async def test_deleted_rows_are_gone(store: Milvus, index: str) -> None:
 async def test_tenants_and_collections_are_apart(milvus_lite: MilvusLiteServer, index: str) -> None:
     """No name, however contrived, shows one tenant another's chunks."""
     names = [("a", "b"), ("a/b", "c"), ("a", "b-c"), ("a%2Fb", "c"), ('a" or 1 == 1 or "', "c")]
-    stores = {
-        tenant: Milvus.connect(IndexSettings(milvus_uri=milvus_lite.uri, tenant=tenant)) for tenant, _ in names
-    }
+    stores = {tenant: Milvus.connect(IndexSettings(milvus_uri=milvus_lite.uri, tenant=tenant)) for tenant, _ in names}
     for tenant, collection in names:
         await stores[tenant].upsert(index, [stored(f"{tenant} {collection} secret", collection=collection)])
     for tenant, collection in names:
@@ -212,7 +210,7 @@ async def test_what_does_not_fit_is_the_documents_fault(store: Milvus, index: st
     """A chunk too large in bytes, or not Unicode, is refused by name, before anything is written."""
     good = stored("good", ordinal=0)
     for bad in (stored("é" * 40_000, ordinal=1), stored("x", uri="file:///\udcff", ordinal=1)):
-        with pytest.raises(DocumentError, match="bytes|Unicode"):
+        with pytest.raises(DocumentError, match=r"bytes|Unicode"):
             await store.upsert(index, [good, bad])
     assert await store.count(index, "docs", 1) == 0
     await store.upsert(index, [stored("ok", title="é" * 5_000, ordinal=2)])
