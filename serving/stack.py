@@ -53,23 +53,27 @@ async def embedded_index(settings: Settings, data_dir: Path) -> AsyncIterator[Se
     started there. Raises IndexUnavailable (with the log's tail) and ConfigurationError.
     """
     data_dir = prepare(data_dir)
-    given = settings.index.model_fields_set
-    found: dict[str, str] = {}
-    if "catalog_url" not in given:
-        found["catalog_url"] = f"sqlite:///{data_dir / 'catalog.db'}"
-    if "milvus_uri" in given:
-        yield _with_index(settings, found)
+    settings = with_catalog(settings, data_dir)
+    if "milvus_uri" in settings.index.model_fields_set:
+        yield settings
         return
     # Joining and leaving run in threads that finish even when we are cancelled, so that none is left half done.
     joining = asyncio.ensure_future(asyncio.to_thread(_join, data_dir))
     try:
         state = await asyncio.shield(joining)
         await _until_answering(state, data_dir)
-        yield _with_index(settings, {**found, "milvus_uri": state.uri})
+        yield _with_index(settings, "milvus_uri", state.uri)
     finally:
         await asyncio.wait([joining])
         if joining.exception() is None:
             await asyncio.shield(asyncio.to_thread(_leave, data_dir))
+
+
+def with_catalog(settings: Settings, data_dir: Path) -> Settings:
+    """Settings whose catalog is the data directory's, unless one was set."""
+    if "catalog_url" in settings.index.model_fields_set:
+        return settings
+    return _with_index(settings, "catalog_url", f"sqlite:///{data_dir / 'catalog.db'}")
 
 
 def running_milvus(data_dir: Path) -> MilvusState | None:
@@ -101,8 +105,8 @@ async def speaks_http2(port: int, timeout_s: float = 2.0) -> bool:
     return header[3] == 0x4
 
 
-def _with_index(settings: Settings, found: dict[str, str]) -> Settings:
-    return settings.model_copy(update={"index": settings.index.model_copy(update=found)})
+def _with_index(settings: Settings, field: str, value: str) -> Settings:
+    return settings.model_copy(update={"index": settings.index.model_copy(update={field: value})})
 
 
 def _join(data_dir: Path) -> MilvusState:

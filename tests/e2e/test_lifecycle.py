@@ -37,7 +37,7 @@ async def nothing_left(stack: Stack) -> None:
 
 
 async def test_after_kill_9_the_next_start_recovers_and_ctrl_c_stops_all_of_it(kept: Path) -> None:
-    """The killed server's Ray goes by itself, its Milvus Lite is adopted, and an impatient second Ctrl-C is harmless."""
+    """The killed server's Ray goes by itself, its Milvus Lite is adopted, a second Ctrl-C is harmless."""
     killed = await start_serve(kept)
     again: Stack | None = None
     try:

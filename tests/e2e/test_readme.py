@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shlex
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = re.compile(r"make (demo|test|install|lint|format|bench)\b|git clone")
 #: Need what a test has not: a model; tests/ray serves one.
 NEEDS_MODEL = "--model"
+SERVE = ".venv/bin/anchorage serve"
 PORT = "localhost:8000"
 
 
@@ -77,14 +77,15 @@ def test_the_readme_has_commands() -> None:
     """The pattern above still finds them."""
     assert len(COMMANDS) >= 6
     assert {command.language for command in COMMANDS} == {"console", "python"}
+    assert SERVE in {command.text for command in COMMANDS}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"line {command.line}")
 async def test_readme(command: Command, place: Place) -> None:
     """In the order of the page, as one reader would type them."""
-    if command.language == "console" and shlex.split(command.text)[:2] == [".venv/bin/anchorage", "serve"]:
+    if command.text == SERVE:
         assert place.stack is None
-        place.stack = await start_serve(place.folder / ".anchorage", *shlex.split(command.text)[2:])
+        place.stack = await start_serve(place.folder / ".anchorage")
         await place.stack.until_ready()
         return
     address = place.stack.url.removeprefix("http://") if place.stack else PORT
