@@ -133,7 +133,7 @@ def _add_choice(found: list[Item], choice: Mapping[str, Any]) -> None:
 
 def _beside(delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any] | None:
     # The usual delta has the text alone: no dictionary is built for it.
-    if not logprobs and (len(delta) < 2 and "content" in delta or not delta):
+    if not logprobs and (not delta or (len(delta) == 1 and "content" in delta)):
         return None
     beside = {name: value for name, value in delta.items() if value and name not in ("content", "role")}
     return {**beside, "logprobs": logprobs} if logprobs else beside

@@ -15,9 +15,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
-import psutil
+from ray import serve
 
 from serving import vllm
+from serving.tokens import load_tokenizer
 from serving.vllm import Item, Kind
 
 #: Seconds that one message costs the two processes it passes between (measured: 0.1 to 0.2 ms in each). While n
@@ -27,12 +28,11 @@ MESSAGE_COST_S = 0.0003
 
 
 class Llm:
-    """One engine. `config` is `ray.serve.llm`'s LLMConfig as a dict; `engine_cls` an import path to put in its place."""
+    """One engine. `config`: LLMConfig of `ray.serve.llm`, as a dict. `engine_cls`: import path of one to use instead."""
 
-    async def __init__(self, config: dict[str, Any], engine_cls: str | None = None) -> None:
+    async def __init__(self, config: dict[str, Any], engine_cls: str | None = None) -> None:  # type: ignore[misc] # Serve awaits it
         started = time.monotonic()
         self._streams = 0
-        self._server: Any = None
         if engine_cls:
             self._engine = _load(engine_cls)(config)
             self._typed: Callable[[Kind, dict[str, Any]], Any] = _as_is
@@ -45,8 +45,19 @@ class Llm:
         from ray.serve.llm import LLMConfig
         from ray.serve.llm.deployment import LLMServer
 
-        self._server = await LLMServer(LLMConfig(**config))
-        self._engine = self._server.engine
+        await _give_chat_template(config)
+        known = LLMConfig(**config)
+        # vLLM finds and downloads the model itself; Ray's own step would import vLLM in one more process first.
+        known.get_or_create_callback().ctx.run_init_node = False
+
+        class Server(LLMServer):  # type: ignore[misc] # Ray is untyped
+            async def _start_engine(self) -> None:
+                # Ray's own also starts an actor for usage reports: 380 MB, even where reports are off.
+                await self.engine.start()
+
+        server = Server.sync_init(known)
+        await server.start()
+        self._engine = server.engine
         self._typed = _vllm_request
 
     async def generate(self, kind: Kind, body: dict[str, Any]) -> AsyncIterator[list[Item]]:
@@ -82,16 +93,11 @@ class Llm:
             return int(count)
         return len(self._engine._engine_client.output_processor.request_states)
 
-    async def processes(self) -> dict[int, str]:
-        """This replica's process and its children, by id: the engine core and its workers."""
-        own = psutil.Process()
-        return {process.pid: process.name() for process in (own, *own.children(recursive=True))}
-
-    async def metrics(self) -> str:
-        """The engine's Prometheus metrics, as text."""
+    async def metrics_text(self) -> tuple[str, str]:
+        """This replica's id and vLLM's Prometheus metrics."""
         from prometheus_client import generate_latest
 
-        return generate_latest().decode()
+        return serve.get_replica_context().replica_tag, generate_latest().decode()
 
     async def check_health(self) -> None:
         await self._engine.check_health()
@@ -158,8 +164,8 @@ def llm_config(name: str, source: str, engine_args: Mapping[str, Any], *, gpu: b
         "engine_kwargs": dict(engine_args),
         "accelerator_config": {"kind": "gpu" if gpu else "cpu"},
         "placement_group_config": {"bundles": bundles(engine_args, gpu=gpu)},
-        # vLLM finds and downloads the model itself; Ray's own step would import vLLM in one more process first.
-        "callback_config": {"callback_kwargs": {"ctx_kwargs": {"run_init_node": False}}},
+        # vLLM's metrics go to this process's own registry, from which /metrics reads them.
+        "log_engine_metrics": False,
     }
 
 
@@ -175,8 +181,16 @@ def engine_environment(env: Mapping[str, str], *, gpu: bool) -> dict[str, str]:
     """Environment of the engine's processes: `env` wins, then this process's own, then the defaults."""
     defaults = {"VLLM_NO_USAGE_STATS": "1"}
     if not gpu:
-        defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
     return {**{name: os.environ.get(name, value) for name, value in defaults.items()}, **env}
+
+
+async def _give_chat_template(config: dict[str, Any]) -> None:
+    """A model without a chat template of its own gets the one that its prompts are counted with."""
+    source, arguments = config["model_loading_config"]["model_source"], config["engine_kwargs"]
+    tokens = await load_tokenizer(source, arguments)
+    if tokens.chat_template is not None:
+        arguments.setdefault("chat_template", tokens.chat_template)
 
 
 def _load(path: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import orjson
@@ -101,7 +101,7 @@ def _fields(request: Any) -> Mapping[str, Any]:
     return fields
 
 
-@lru_cache(maxsize=None)
+@cache
 def _word(chat: bool, number: int) -> str:
     """Made once: what the engine itself costs is not what a measurement is after."""
     return _chunk(chat, f" w{number}")

@@ -1,0 +1,193 @@
+"""Ray Serve on this machine alone: a private Ray, started and stopped with us, beside whatever else runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from serving.deployments.environment import variables
+from serving.deployments.names import API, APP, EMBEDDER, LLM
+from serving.errors import ConfigurationError, EmbedderUnavailable, EngineUnavailable, Unavailable
+from serving.settings import Settings
+
+#: Called with the part that became ready: "ray", "embedder", "api", "llm".
+Progress = Callable[[str], None]
+
+_PARTS = {EMBEDDER: "embedder", API: "api", LLM: "llm"}
+_FAILURES: Mapping[str, type[Unavailable]] = {EMBEDDER: EmbedderUnavailable, LLM: EngineUnavailable}
+#: Messages pass by gRPC; the object store holds next to nothing. 75 MiB is Ray's least.
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+_LOOK_S = 0.1
+_START_S = 900.0
+
+
+@asynccontextmanager
+async def serve_locally(
+    settings: Settings,
+    *,
+    log_dir: Path | None = None,
+    progress: Progress = lambda part: None,
+    wait_for_llm: bool = True,
+) -> AsyncIterator[str]:
+    """The URL of the running application, for as long as the block runs; nothing we started outlives it.
+
+    Port 0 takes a free one. Ray's and vLLM's logs end up in `log_dir`/ray. One at a time in a process.
+    Raises ConfigurationError (port taken, settings that Ray refuses) and Unavailable for a part that does not start.
+    """
+    port = await asyncio.to_thread(_usable_port, settings.api.host, settings.api.port)
+    settings = settings.model_copy(update={"api": settings.api.model_copy(update={"port": port})})
+    # Ray's sockets lie in its folder, and a socket's path has 107 characters at most: not below the data directory.
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="anchorage-"))
+    before = dict(os.environ)
+    try:
+        os.environ.update(variables(port, direct=settings.api.replicas == 1))
+        await asyncio.to_thread(_start_ray, settings, folder)
+        progress("ray")
+        await asyncio.to_thread(_deploy, settings)
+        await _until_running(settings, progress, wait_for_llm=wait_for_llm)
+        yield f"http://{_shown(settings.api.host)}:{port}"
+    finally:
+        await asyncio.shield(asyncio.to_thread(_stop, folder, log_dir))
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _usable_port(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(f"Port {port} of {host} cannot be used: {error.strerror}.") from error
+        return int(probe.getsockname()[1])
+
+
+def _start_ray(settings: Settings, folder: Path) -> None:
+    import ray
+
+    from serving.deployments.builder import cpus_needed
+
+    if ray.is_initialized():
+        raise ConfigurationError("This process is already connected to a Ray.")
+    _hush()
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_needed(settings)) + 1),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=str(folder),
+    )
+    if settings.llm.model and settings.llm.device == "gpu" and not ray.cluster_resources().get("GPU"):
+        raise ConfigurationError("llm.device is gpu, and Ray finds no GPU here: set it to auto or cpu.")
+
+
+def _deploy(settings: Settings) -> None:
+    from ray import serve
+    from ray.serve import RunTarget, run_many
+    from ray.serve.schema import LoggingConfig
+
+    from serving.deployments.builder import application
+
+    # Where the replica listens itself, Serve's own proxy is not asked: any port is good for it.
+    port = _usable_port(settings.api.host, 0) if settings.api.replicas == 1 else settings.api.port
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.api.host, "port": port, "request_timeout_s": None},
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    target = RunTarget(application(settings), name=APP, route_prefix="/")
+    run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+async def _until_running(settings: Settings, progress: Progress, *, wait_for_llm: bool) -> None:
+    wanted = [EMBEDDER, API]
+    if settings.llm.model and settings.llm.min_replicas and wait_for_llm:
+        wanted.append(LLM)
+    deadline = time.monotonic() + _START_S
+    while wanted:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{', '.join(wanted)} did not start within {_START_S:.0f} s.")
+        deployments = await asyncio.to_thread(_deployments)
+        for name in list(wanted):
+            if _is_running(name, deployments.get(name)):
+                wanted.remove(name)
+                if name == API:
+                    await _until_listening(settings.api.host, settings.api.port)
+                progress(_PARTS[name])
+        await asyncio.sleep(_LOOK_S)
+
+
+def _deployments() -> Mapping[str, Any]:
+    from ray import serve
+
+    application = serve.status().applications.get(APP)
+    return application.deployments if application else {}
+
+
+def _is_running(name: str, deployment: Any) -> bool:
+    if deployment is None:
+        return False
+    if deployment.status.value in ("DEPLOY_FAILED", "UNHEALTHY"):
+        raise _FAILURES.get(name, Unavailable)(f"{name} does not start: {_reason(deployment.message)}")
+    return bool(deployment.replica_states.get("RUNNING"))
+
+
+def _reason(message: str) -> str:
+    """The last error of Serve's message, which holds a traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if not line.startswith(("File ", "^", "Traceback")) and "Error" in line]
+    return (errors or lines or ["no reason was given"])[-1]
+
+
+async def _until_listening(host: str, port: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(_shown(host), port)
+            except OSError:
+                await asyncio.sleep(_LOOK_S)
+                continue
+            writer.close()
+            return
+
+
+def _shown(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)
+
+
+def _hush() -> None:
+    """Ray and Serve say in their files what they would also say here."""
+    for name in ("ray", "ray.serve", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _stop(folder: Path, log_dir: Path | None) -> None:
+    import ray
+
+    if ray.is_initialized():
+        with contextlib.suppress(Exception):
+            # Whatever fails here, Ray itself is stopped next.
+            from ray import serve
+
+            serve.shutdown()
+        ray.shutdown()
+    logs = folder / "session_latest" / "logs"
+    if log_dir is not None and logs.is_dir():
+        kept = log_dir / "ray"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(logs, kept, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
