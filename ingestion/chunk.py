@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from ingestion.markdown import Block, blocks, parts
@@ -33,6 +34,8 @@ _WINDOW = 50_000
 _SMALL = 0.25
 #: A part of this weight, relative to another, does not change what the whole is about.
 _MINOR = 0.25
+#: Tokens that appear or vanish where two texts are joined, at most.
+_JOINT = 4
 #: A title takes at most this share of what the model reads.
 _TITLE_SHARE = 0.2
 _MARKDOWN_FORMATS = frozenset({"markdown", "html"})
@@ -64,10 +67,17 @@ class Chunker:
 
     def __init__(self, tokenizer: Tokenizer, *, chunk_tokens: int, tenant: str, collection: str) -> None:
         self._tokenizer = tokenizer
-        self._limit = min(chunk_tokens, tokenizer.max_tokens)
-        self._characters = min(self._limit * CHARACTERS_PER_TOKEN, MAX_CHARACTERS)
+        self._chunk_tokens = chunk_tokens
         self._tenant = tenant
         self._collection = collection
+
+    @cached_property
+    def _limit(self) -> int:
+        return min(self._chunk_tokens, self._tokenizer.max_tokens)
+
+    @cached_property
+    def _characters(self) -> int:
+        return min(self._limit * CHARACTERS_PER_TOKEN, MAX_CHARACTERS)
 
     def chunk(self, document: Document) -> list[Chunk]:
         """The chunks of a document, in order; none for a document of white space."""
@@ -94,7 +104,7 @@ class Chunker:
                 )
             )
             seen[text] += 1
-        return self._fitted(chunks)
+        return self._fitted(chunks, [piece.weight for piece in pieces])
 
     # -- dividing ------------------------------------------------------------------------------------------------------
 
@@ -200,13 +210,13 @@ class Chunker:
         checked: list[_Piece] = []
         weights = self._weights([text[piece.start : piece.end] for piece in pieces])
         for piece, weight in zip(pieces, weights, strict=True):
-            checked.extend([piece] if weight <= self._limit else self._cut(text, piece))
+            checked.extend([replace(piece, weight=weight)] if weight <= self._limit else self._cut(text, piece))
         return checked
 
-    def _fitted(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+    def _fitted(self, chunks: Sequence[Chunk], weights: Sequence[int]) -> list[Chunk]:
         """Headings shortened, outermost first, until the model reads all of title, headings and text."""
         fitted = list(chunks)
-        open_ones = list(range(len(fitted)))
+        open_ones = self._perhaps_too_long(chunks, weights)
         while open_ones:
             counts = self._tokenizer.count([fitted[i].context() for i in open_ones])
             too_long = [i for i, count in zip(open_ones, counts, strict=True) if count > self._tokenizer.max_tokens]
@@ -214,6 +224,18 @@ class Chunker:
             for i in open_ones:
                 fitted[i] = replace(fitted[i], heading=self._less(fitted[i].heading))
         return fitted
+
+    def _perhaps_too_long(self, chunks: Sequence[Chunk], weights: Sequence[int]) -> list[int]:
+        """Those whose parts, counted apart, come near what the model reads: most need not be tokenised once more."""
+        above = sorted({(chunk.title, *chunk.heading) for chunk in chunks})
+        counts = self._tokenizer.count([" > ".join(path) for path in above])
+        tokens = dict(zip(above, counts, strict=True))
+        room = self._tokenizer.max_tokens - _JOINT
+        return [
+            i
+            for i, (chunk, weight) in enumerate(zip(chunks, weights, strict=True))
+            if tokens[(chunk.title, *chunk.heading)] + weight > room
+        ]
 
     def _less(self, heading: Path) -> Path:
         if len(heading) > 1:

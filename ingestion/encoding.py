@@ -16,6 +16,8 @@ _BOMS = (
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
+#: Of encodings that fit equally well, the one most files have that are not UTF-8 (as browsers assume, too).
+_USUAL = "cp1252"
 #: Enough for a guess; the detector's time grows with what it reads.
 _SAMPLE_BYTES = 128 * 1024
 #: More control characters than this share of a text, and it is no text.
@@ -62,7 +64,10 @@ def _guessed(data: bytes) -> str:
 
     first = _NOT_ASCII.search(data)
     start = max(0, first.start() - 2048) if first else 0
-    best = from_bytes(data[start : start + _SAMPLE_BYTES]).best()
+    guesses = from_bytes(data[start : start + _SAMPLE_BYTES])
+    best = guesses.best()
     if best is None:
         raise DocumentError("not text: no known encoding fits")
-    return data.decode(best.encoding, "replace")
+    equals = [guess for guess in guesses if (guess.chaos, guess.coherence) == (best.chaos, best.coherence)]
+    usual = any(_USUAL in guess.could_be_from_charset for guess in equals)
+    return data.decode(_USUAL if usual else best.encoding, "replace")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
-_MARKS = re.compile(r"(\*\*|__|`)(.+?)\1")
+_MARKS = re.compile(r"(?<!\w)(\*{1,2}|_{1,2}|`)(?=\S)(.+?)(?<=\S)\1(?!\w)")
 _CONTAINERS = frozenset({"bullet_list_open", "ordered_list_open", "list_item_open", "blockquote_open"})
 #: Longer texts are parsed in parts, which bounds the memory that the parser's tokens take.
 _PART_CHARACTERS = 1_000_000
@@ -51,7 +51,7 @@ def first_heading(text: str) -> str | None:
 
 def plain_heading(source: str) -> str:
     """A heading without links, emphasis and code marks, on one line."""
-    text = _MARKS.sub(r"\2", _LINK.sub(r"\1", source))
+    text = _MARKS.sub(r"\2", _MARKS.sub(r"\2", _LINK.sub(r"\1", source)))
     return " ".join(text.split())[:_HEADING_CHARACTERS]
 
 

@@ -2,7 +2,7 @@
 
     walk ─► unchanged? ─► load ─► chunk ─┬─► embed ─► write ─► remove what vanished ─► flush, count ─► publish ─► purge
              (parse.py, in a thread)     │   (write.py)         (here)
-                                         └ one group is parsed ahead: parsing and embedding overlap, memory stays bounded
+                                         └ one group ahead: parsing and embedding overlap, memory stays bounded
 
 Exactly once in effect: a run may die at any point. The next one finds in the catalog what was begun, and in the store
 what was written, and goes on from there; readers see the published generation until the new one is complete.
@@ -15,35 +15,23 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
-from ingestion.chunk import Chunker, Tokenizer
+from ingestion.chunk import Chunker
 from ingestion.parse import Group, Parser, any_file, total_size
+from ingestion.parts import Parts
 from ingestion.report import IngestReport, OnProgress, Progress
 from ingestion.source import Source, parse_sources, path_of
 from ingestion.write import Writer
 from serving.errors import ConfigurationError, SourceError
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import DocumentRecord, Run, State
-from serving.index.schema import index_name
-from serving.index.types import ChunkStore, Embedder
+from serving.index.schema import index_name, index_prefix
 from serving.settings import Settings
 
 #: A reader that began with the previous generation has long finished after this time.
 _GRACE_S = 60.0
 #: Vanished documents taken away at a time.
 _PAGE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a run works with. `dimension` is that of the embedder's vectors."""
-
-    catalog: Catalog
-    store: ChunkStore
-    embedder: Embedder
-    tokenizer: Tokenizer
-    dimension: int
 
 
 async def ingest(
@@ -61,8 +49,8 @@ async def ingest(
     """
     started = time.perf_counter()
     found = await asyncio.to_thread(parse_sources, sources)
-    index = index_name(settings.embedder.model, parts.dimension)
-    await parts.store.ensure(index, parts.dimension)
+    index, dimension = await _index(parts, collection)
+    await parts.store.ensure(index, dimension)
     run = await parts.catalog.begin_run(collection, index, settings.embedder.model)
     await _check_patterns(found, parts.catalog, collection)
     await _purge_old(parts, run)
@@ -98,13 +86,13 @@ class _Ingestion:
         report = IngestReport(self._run.collection)
         settings, parts, run = self._settings, self._parts, self._run
         chunker = Chunker(
-            parts.tokenizer,
+            parts.model,
             chunk_tokens=settings.ingestion.chunk_tokens,
             tenant=settings.index.tenant,
             collection=run.collection,
         )
         parser = Parser(parts.catalog, chunker, run, report, settings.ingestion, everything=everything)
-        writer = Writer(parts.catalog, parts.store, parts.embedder, run, report, batch=settings.ingestion.write_batch)
+        writer = Writer(parts.catalog, parts.store, parts.model, run, report, batch=settings.ingestion.write_batch)
         await self._write_all(parser, writer, report)
         await self._remove_vanished(writer)
         await self._restore_interrupted(writer)
@@ -185,6 +173,17 @@ class _Ingestion:
         report.generation = collection.generation
         report.documents = collection.documents
         report.chunks = collection.chunks
+
+
+async def _index(parts: Parts, collection: str) -> tuple[str, int]:
+    """The index for this model and its dimension; read from its name where there is one, to leave the model alone."""
+    prefix = index_prefix(parts.model.name)
+    for known in await parts.catalog.collections():
+        size = known.index.removeprefix(prefix)
+        if known.name == collection and size != known.index and size.isdecimal():
+            return known.index, int(size)
+    dimension = await parts.model.dimension()
+    return index_name(parts.model.name, dimension), dimension
 
 
 async def _check_patterns(sources: Sequence[Source], catalog: Catalog, collection: str) -> None:

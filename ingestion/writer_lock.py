@@ -16,7 +16,7 @@ LOCK_NAME = "writer.lock"
 
 @asynccontextmanager
 async def writer_lock(data_dir: Path, *, wait_s: float = 0.0) -> AsyncIterator[None]:
-    """Hold the writer's lock. It falls with the process, however that ends. Raises WriterBusy after `wait_s` seconds."""
+    """Hold the writer's lock, which falls with the process. Raises WriterBusy after `wait_s` seconds."""
     path = data_dir / LOCK_NAME
     lock = FileLock(path, thread_local=False)
     try:
