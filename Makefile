@@ -22,6 +22,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 install: $(VENV)/.installed$(addprefix -,$(EXTRA))
+	@echo "$(BIN)/anchorage is ready"
 
 demo: install
 	@$(BIN)/anchorage demo
@@ -48,7 +49,7 @@ clean:
 
 # A stamp per set-up, so that the second time is quick and a changed pin installs again.
 $(VENV)/.installed: $(BIN)/python $(LOCKED)
-	@echo "Installing Anchorage into $(VENV): about 150 packages, some minutes the first time"
+	@echo "Installing Anchorage into $(VENV): about 130 packages, some minutes the first time"
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 

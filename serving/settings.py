@@ -63,7 +63,7 @@ class EmbedderSettings(_Group):
 class RetrievalSettings(_Group):
     """Question to passages."""
 
-    mode: SearchMode = "hybrid"
+    mode: SearchMode = Field("hybrid", description="dense: vectors; text: BM25; hybrid: both, fused by rank.")
     top_k: int = Field(6, gt=0, le=100, description="Passages of a chat that names no top_k.")
     search_top_k: int = Field(10, gt=0, le=100, description="Results of a search that names no top_k.")
     max_top_k: int = Field(100, gt=0, description="Largest top_k a caller may ask for.")
@@ -82,8 +82,8 @@ class LlmSettings(_Group):
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where Ray sees one.")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="Passed to vLLM unchanged.")
     env: dict[str, str] = Field(default_factory=dict, description="Environment of the engine's processes.")
-    min_replicas: int = Field(1, ge=0)
-    max_replicas: int = Field(1, ge=1)
+    min_replicas: int = Field(1, ge=0, description="Replicas that are always there; 0 lets the LLM sleep.")
+    max_replicas: int = Field(1, ge=1, description="Replicas under load.")
     max_ongoing_requests: int = Field(256, gt=0, description="Requests one engine replica takes at a time.")
     on_cold: OnCold = Field("extractive", description="What a caller gets while no replica is ready.")
     cold_start_s: float = Field(120.0, gt=0, description="First estimate of a cold start, for Retry-After.")
@@ -100,7 +100,7 @@ class IngestionSettings(_Group):
 class TelemetrySettings(_Group):
     """Logs and metrics."""
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_json: bool = Field(False, description="Logs as JSON lines, for a cluster.")
 
 

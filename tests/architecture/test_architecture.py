@@ -109,28 +109,18 @@ def tree(path: Path) -> ast.Module:
 MODULES = {module_of(path): path for path in files(*PACKAGES)}
 
 
-def imports(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of imported modules; `from package import module` yields the module."""
-    lazy = {
-        id(inner)
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_type_checking(node)
-        for inner in ast.walk(node)
-    }
+    found: set[str] = set()
     for node in ast.walk(tree(path)):
-        if at_import_time and id(node) in lazy:
-            continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{relative(path)}:{node.lineno}: relative import"
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in MODULES else node.module
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & MODULES.keys()) or {node.module}
+    return frozenset(found)
 
 
 def within(name: str, prefixes: tuple[str, ...]) -> bool:
