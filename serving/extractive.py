@@ -18,8 +18,10 @@ from serving.statements import Statement, plain, statements
 from serving.support import terms
 
 #: Statements that are embedded, and their characters together: what a laptop embeds in a tenth of a second.
-_CANDIDATES = 24
-_CANDIDATE_CHARACTERS = 3600
+_CANDIDATES = 16
+_CANDIDATE_CHARACTERS = 2400
+#: Of a longer one, only the beginning is embedded: a batch costs as much as its longest text.
+_READ = 320
 #: An answer's statements and how far below the best one they may score.
 _MOST = 4
 _SPREAD = 0.13
@@ -47,8 +49,8 @@ _AFTERWARDS = re.compile(
 _VERB = re.compile(r"\s+(?:is|are|means|lets|allows|provides|represents|describes|defines|ensures|runs)\b")
 _DANGLING = re.compile(
     r"(?:it|this|these|those|they|that|he|she|such|however|therefore|otherwise|instead|also|then|so|thus|but|and|or|"
-    r"additionally|for example|for instance|in (?:this|that|such a) case|as a result|similarly|likewise|here|there|both|"
-    r"to illustrate)\b",
+    r"additionally|for example|for instance|in (?:this|that|such a) case|as a result|similarly|likewise|here|there|"
+    r"both|to illustrate)\b",
     re.IGNORECASE,
 )
 
@@ -188,7 +190,7 @@ def _within(rated: Sequence[tuple[float, Statement]]) -> list[tuple[float, State
     kept: list[tuple[float, Statement]] = []
     characters = 0
     for pair in rated[:_CANDIDATES]:
-        characters += min(480, len(pair[1].text) + len(pair[1].attached))
+        characters += min(_READ, len(pair[1].text) + len(pair[1].attached))
         if kept and characters > _CANDIDATE_CHARACTERS:
             break
         kept.append(pair)
@@ -199,7 +201,7 @@ def _embedded(statement: Statement, passages: Sequence[Passage]) -> str:
     """Below its heading, because a sentence leaves out what the heading says."""
     passage = passages[statement.passage - 1]
     above = plain(passage.heading[-1] if passage.heading else passage.title)
-    return f"{above}: {statement.text} {statement.attached[:160]}".strip()[:480]
+    return f"{above}: {statement.text} {statement.attached[:100]}".strip()[:_READ]
 
 
 def _fits(statement: Statement, chosen: Sequence[_Scored]) -> float:
