@@ -82,6 +82,11 @@ def index_name(model: str, dimension: int) -> str:
     return f"{index_prefix(model)}{dimension}"
 
 
+def dimension_of(index: str) -> int:
+    """Length of the vectors that an index of `index_name` holds."""
+    return int(index.rpartition("_")[2])
+
+
 def partition(tenant: str, collection: str) -> str:
     """Value of the partition key. The tenant is percent-encoded, so that no pair of names reads like another pair."""
     return f"{quote(tenant, safe='')}/{collection}"
