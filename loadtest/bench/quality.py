@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from loadtest.bench.client import BenchError
-from loadtest.bench.table import Row
+from loadtest.bench.table import Result, Row
 
 MODES = ("dense", "text", "hybrid")
 
@@ -68,13 +68,14 @@ def _rank(uris: list[str], known: Known) -> int:
     return next((place for place, uri in enumerate(uris, 1) if uri.endswith(known.sources)), 0)
 
 
-async def run(url: str, collection: str, questions: Path) -> list[Row]:
+async def run(url: str, collection: str, questions: Path) -> Result:
     """Rows for the table; the bar is that hybrid is not below dense."""
     known = load_questions(questions)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         scores = {mode: await score_mode(client, collection, known, mode) for mode in MODES}
     hybrid = scores["hybrid"]
-    return [row for mode in ("dense", "text") for row in _rows(mode, hybrid, scores[mode])]
+    rows = [row for mode in ("dense", "text") for row in _rows(mode, hybrid, scores[mode])]
+    return Result(rows, [f"{len(known)} questions on collection {collection!r}"])
 
 
 def _rows(mode: str, hybrid: Score, other: Score) -> list[Row]:

@@ -1,7 +1,9 @@
-"""The yardstick of every relay: a bare uvicorn that streams given events, one write an event.
+"""The yardstick of every relay: a bare uvicorn that streams given events.
 
-Run as `python -m loadtest.bench.bare PORT EVENTS_FILE FIRST_TOKEN_S`. The file holds the events exactly as the product
-sent them, so that both sides move the same bytes.
+Run as `python -m loadtest.bench.peers.bare PORT EVENTS_FILE FIRST_TOKEN_S each|whole`. The file holds the events as the
+product sent them, so that both sides move the same bytes. `each`: the event loop gets a turn between two events,
+as it does between two tokens of any engine, so every event is a write of its own. `whole`: no turn in between, which
+makes uvicorn join a whole answer into one or two writes; no token stream can do that, it is the machine's ceiling.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any
 
 import uvicorn
 
+from loadtest.bench.client import split_events
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -21,20 +25,20 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
-def split_events(body: bytes) -> list[bytes]:
-    """Server-sent events with their terminators."""
-    return [event + b"\n\n" for event in body.split(b"\n\n") if event]
-
-
 class BareStream:
-    """An ASGI app that waits `first_token_s`, then sends every event."""
+    """An ASGI app that waits `first_token_s`, then sends every event; `turns`: each after a turn of the event loop."""
 
-    def __init__(self, events: list[bytes], first_token_s: float) -> None:
+    def __init__(self, events: list[bytes], first_token_s: float, *, turns: bool) -> None:
         self._events = events
         self._first_token_s = first_token_s
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if scope["method"] == "GET":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
             return
         while (await receive()).get("more_body"):
             pass
@@ -42,13 +46,15 @@ class BareStream:
             await asyncio.sleep(self._first_token_s)
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         for event in self._events:
+            if self._turns:
+                await asyncio.sleep(0)
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def main() -> None:
     port, events, first = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    app = BareStream(split_events(events.read_bytes()), first)
+    app = BareStream(split_events(events.read_bytes()), first, turns=sys.argv[4] == "each")
     uvicorn.run(
         app, host="127.0.0.1", port=port, log_level="warning", access_log=False, loop="uvloop", http="httptools"
     )

@@ -1,0 +1,77 @@
+"""The benches, each with the servers it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.progress import Progress
+
+from loadtest.bench import fidelity as _fidelity
+from loadtest.bench import memory as _memory
+from loadtest.bench import relay as _relay
+from loadtest.bench import search as _search
+from loadtest.bench import servers
+from loadtest.bench import ttft as _ttft
+from loadtest.bench.processes import free_port
+from loadtest.bench.search import TOP_K
+from loadtest.bench.stages import filled, stage, started_once, streamers
+from loadtest.bench.table import Result
+
+
+def ray_peers(*, default: bool, all_flags: bool) -> dict[str, bool]:
+    """Ray Serve's own path, by the name it has in the tables; True: with HAProxy and throughput mode."""
+    peers = {"Ray Serve default": False} if default else {}
+    if all_flags:
+        peers |= {"Ray Serve all flags": True, "Ray Serve all flags, 50 ms batches": True}
+    return peers
+
+
+async def ttft(rounds: int, peers: Mapping[str, bool], progress: Progress, *, quick: bool) -> Result:
+    clients, requests = ((1, 8), 16) if quick else ((1, 8, 32), 64)
+    async with stage() as on:
+        players = await streamers(on, _ttft.FIRST_TOKEN_S, _ttft.TOKENS, retrieval=True, peers=peers, ceiling=False)
+        sides = {name: side for name, (side, _) in players.items()}
+        sides["direct"] = sides.pop("bare uvicorn")
+        return await _ttft.measure(sides, clients, rounds, requests, progress)
+
+
+async def relay(streams: int, tokens: int, rounds: int, peers: Mapping[str, bool], progress: Progress) -> Result:
+    async with stage() as on:
+        players = await streamers(on, 0.0, tokens, retrieval=False, peers=peers, ceiling=True)
+        return await _relay.measure(players, streams, tokens, rounds, progress)
+
+
+async def search(chunks: int, rounds: int, progress: Progress, *, quick: bool) -> Result:
+    each, flood = (10, 5) if quick else (40, 25)
+    async with stage() as on:
+        store = await filled(on, chunks, min(400, chunks))
+        server = await on.ours(None)
+        raw = store.raw(TOP_K)
+        questions = store.loaded.questions
+        latency = await _search.latency(server, raw, questions, rounds, each, progress)
+        peers = {"ours": server}
+        for precision in ("float32", "bfloat16"):
+            port = free_port()
+            launch = servers.plain_search(port, store.index.milvus_uri, raw.index, raw.where, raw.limit, precision)
+            peers[launch.name] = await on.start(launch, port)
+        rate = await _search.throughput(peers, questions, rounds, flood, progress)
+    note = f"{chunks:,} chunks; every side asks the store for {raw.limit} hits with the same filter"
+    return Result([*latency.rows, *rate.rows], [note, *rate.notes])
+
+
+async def fidelity(chunks: int, questions: int, progress: Progress) -> Result:
+    async with stage() as on:
+        store = await filled(on, chunks, min(400, chunks))
+        server = await on.ours(None)
+        return await _fidelity.measure(server.port, store.loaded, questions)
+
+
+async def memory(requests: int, progress: Progress) -> Result:
+    async with stage() as on:
+        store = await filled(on, 1_000, 100)
+        server = await on.ours(0.0)
+        return await _memory.measure(server, store.loaded.questions, requests, progress)
+
+
+async def startup(runs: int, progress: Progress) -> Result:
+    return await _memory.startup(started_once, runs, progress)

@@ -1,0 +1,161 @@
+"""`python -m loadtest.bench NAME`: one table a bench; exit code 1 below its bar, or when the run does not count."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from loadtest.bench.client import BenchError
+from loadtest.bench.machine import describe, header
+from loadtest.bench.table import Result, as_json, show
+from serving.errors import AnchorageError
+
+app = typer.Typer(
+    help="Side-by-side measurements: ours and its peers in the same go, interleaved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Quick: TypeAlias = Annotated[bool, typer.Option("--quick", help="Small and short: shows that it works, proves little.")]
+Rounds: TypeAlias = Annotated[int, typer.Option(min=1, help="Rounds of every side, after one to warm up.")]
+AllFlags: TypeAlias = Annotated[
+    bool, typer.Option("--all-flags", help="Also Ray Serve's path with HAProxy and throughput mode: 8 GB more.")
+]
+NoRay: TypeAlias = Annotated[bool, typer.Option("--no-ray-peer", help="Without Ray Serve's own path: starts faster.")]
+
+Bench: TypeAlias = Callable[[Progress], Awaitable[Result]]
+
+
+@app.command()
+def ttft(
+    rounds: Rounds = 7,
+    all_flags: AllFlags = False,
+    no_ray_peer: NoRay = False,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Time to the first token that the stack adds to an engine of known timing."""
+    from loadtest.bench import benches
+
+    peers = benches.ray_peers(default=not no_ray_peer, all_flags=all_flags)
+    finish("ttft", lambda progress: benches.ttft(rounds, peers, progress, quick=quick), json=json)
+
+
+@app.command()
+def relay(
+    rounds: Rounds = 7,
+    streams: Annotated[int, typer.Option(min=1, help="Streams at a time.")] = 64,
+    tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of a stream.")] = 512,
+    all_flags: AllFlags = False,
+    no_ray_peer: NoRay = False,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Tokens per second through the HTTP path with many streams, and what they cost."""
+    from loadtest.bench import benches
+
+    if quick:
+        streams, tokens = min(streams, 16), min(tokens, 64)
+    peers = benches.ray_peers(default=not no_ray_peer, all_flags=all_flags)
+    finish("relay", lambda progress: benches.relay(streams, tokens, rounds, peers, progress), json=json)
+
+
+@app.command()
+def search(
+    rounds: Rounds = 7,
+    chunks: Annotated[int, typer.Option(min=100, help="Chunks in the collection.")] = 10_000,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Search over HTTP against the raw store call, and requests per second against the obvious server."""
+    from loadtest.bench import benches
+
+    if quick:
+        chunks = min(chunks, 1_000)
+    finish("search", lambda progress: benches.search(chunks, rounds, progress, quick=quick), json=json)
+
+
+@app.command()
+def fidelity(
+    chunks: Annotated[int, typer.Option(min=100, help="Chunks in the collection.")] = 10_000,
+    questions: Annotated[int, typer.Option(min=1, max=400)] = 200,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Dense search over HTTP against brute-force cosine over the same vectors."""
+    from loadtest.bench import benches
+
+    if quick:
+        chunks, questions = min(chunks, 1_000), min(questions, 50)
+    finish("fidelity", lambda progress: benches.fidelity(chunks, questions, progress), json=json)
+
+
+@app.command(name="quality")
+def quality_command(
+    url: Annotated[str, typer.Option(help="A running server.")],
+    questions: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="JSON lines: question, sources.")],
+    collection: Annotated[str, typer.Option(help="The collection that the questions are about.")] = "default",
+    json: AsJson = False,
+) -> None:
+    """Hybrid search against dense and text search on questions whose source is known."""
+    from loadtest.bench import quality
+
+    finish("quality", lambda _: quality.run(url, collection, questions), json=json)
+
+
+@app.command()
+def memory(
+    requests: Annotated[int, typer.Option(min=10, help="Requests of each of the two halves.")] = 1_000,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Memory of every process at rest and after requests: the second half must add nothing."""
+    from loadtest.bench import benches
+
+    if quick:
+        requests = min(requests, 60)
+    finish("memory", lambda progress: benches.memory(requests, progress), json=json)
+
+
+@app.command()
+def startup(
+    runs: Annotated[int, typer.Option(min=1, help="Starts.")] = 5, quick: Quick = False, json: AsJson = False
+) -> None:
+    """Time from `anchorage serve` in an empty data directory to ready."""
+    from loadtest.bench import benches
+
+    finish("startup", lambda progress: benches.startup(1 if quick else runs, progress), json=json)
+
+
+def finish(name: str, bench: Bench, *, json: bool) -> None:
+    """Run it, print its table (progress goes to stderr) and end the process: 1 below the bar or for a void run."""
+    machine = describe()
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True) as progress:
+            result = asyncio.run(_awaited(bench, progress))
+    except (BenchError, AnchorageError) as error:
+        console.print(f"{name}: this run does not count: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    if json:
+        sys.stdout.write(as_json(name, machine, result) + "\n")
+    else:
+        show(name, header(machine), result)
+    raise typer.Exit(0 if result.passed else 1)
+
+
+async def _awaited(bench: Bench, progress: Progress) -> Result:
+    return await bench(progress)
+
+
+def main() -> None:
+    app()

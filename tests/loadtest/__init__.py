@@ -1,0 +1,1 @@
+"""The benches' own correctness: a figure is worth what measured it."""
