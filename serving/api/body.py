@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -15,6 +16,10 @@ from starlette.responses import Response
 
 from serving.api.trace import trace_of
 from serving.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
+
+#: How much of a body that is too large is read and thrown away before the client is cut off.
+_LINGER_BYTES = 32 * 1024 * 1024
+_LINGER_S = 2.0
 
 
 class JsonRoute(APIRoute):
@@ -70,22 +75,34 @@ def _require_json(request: Request) -> None:
 
 
 async def _bounded(request: Request, limit: int) -> bytes:
-    """The whole body. Stops reading as soon as it is known to be too large, declared or not."""
+    """The whole body. Keeps nothing once it is known to be too large, declared or not."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
+    too_large = declared.isdecimal() and int(declared) > limit
+    stream = request.stream()
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    while not too_large:
+        part = await anext(stream, None)
+        if part is None:
+            return b"".join(parts)
         size += len(part)
-        if size > limit:
-            raise _too_large(limit)
         parts.append(part)
-    return b"".join(parts)
+        too_large = size > limit
+    parts.clear()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            await _discard(stream)
+    raise BodyTooLarge(f"The body is larger than the {limit} bytes this server accepts.")
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than the {limit} bytes this server accepts.")
+async def _discard(stream: AsyncIterator[bytes]) -> None:
+    """Read on for a while and keep nothing: a client that is cut off while it sends does not see the answer."""
+    left = _LINGER_BYTES
+    while left > 0:
+        part = await anext(stream, None)
+        if part is None:
+            return
+        left -= len(part)
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = begin(scope)
+        trace = begin(scope, send)
         request_id = (b"x-request-id", trace.request_id.encode())
 
         async def stamped(message: Message) -> None:

@@ -26,7 +26,7 @@ class Work(Protocol):
         """Do it, and send the whole response."""
         ...
 
-    async def fail(self, send: Send, problem: Problem) -> bool:
+    async def fail(self, problem: Problem) -> bool:
         """Report a failure after the first byte; False if there was none yet."""
         ...
 
@@ -43,7 +43,7 @@ class Reply:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def fail(self, send: Send, problem: Problem) -> bool:
+    async def fail(self, problem: Problem) -> bool:
         return False
 
 
@@ -68,11 +68,11 @@ class Exchange(Response):
         try:
             await self._within_limits(receive, send)
         except AnchorageError as error:
-            if not await self._failed(send, error):
+            if not await self._failed(error):
                 raise
         except Exception as error:
             # The edge of a stream: after its first byte only this place can still end it in good order.
-            if not await self._failed(send, error):
+            if not await self._failed(error):
                 raise
             logger("anchorage").error("unexpected error in a stream", exc_info=error)
 
@@ -99,9 +99,9 @@ class Exchange(Response):
             self._work = await self._make()
             await self._work.run(send)
 
-    async def _failed(self, send: Send, error: Exception) -> bool:
+    async def _failed(self, error: Exception) -> bool:
         problem = problem_of(error)
-        if self._work is None or not await self._work.fail(send, problem):
+        if self._work is None or not await self._work.fail(problem):
             return False
         self._trace.error = problem.code
         return True

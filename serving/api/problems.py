@@ -94,7 +94,7 @@ def _headers(error: errors.AnchorageError) -> dict[str, str]:
     if isinstance(error, errors.DeadlineExceeded):
         return {"Retry-After": _whole_seconds(_RETRY_AFTER_DEADLINE_S)}
     if isinstance(error, errors.BodyTooLarge):
-        # Otherwise the server below would read the rest, to the end, only to keep the connection (RFC 9110, 15.5.14).
+        # Otherwise the server below would read any rest, to the end, only to keep the connection (RFC 9110, 15.5.14).
         return {"Connection": "close"}
     if isinstance(error, errors.Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="anchorage"'}

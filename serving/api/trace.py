@@ -7,7 +7,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 _KEY = "anchorage.trace"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -15,10 +15,14 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 @dataclass(slots=True)
 class Trace:
-    """Facts of one request, filled in on its way. `arrived` and `deadline` are on the event loop's clock, seconds."""
+    """Facts of one request, filled in on its way. `arrived` is on the event loop's clock, seconds.
+
+    `direct` is the server's own send: for the body of a stream that has begun, past all middleware.
+    """
 
     request_id: str
     arrived: float
+    direct: Send
     model: str | None = None
     outcome: str | None = None
     error: str | None = None
@@ -32,9 +36,9 @@ class Trace:
         return f"{self.request_id}-{secrets.token_hex(4)}"
 
 
-def begin(scope: Scope) -> Trace:
+def begin(scope: Scope, send: Send) -> Trace:
     """Start the trace of a request and keep it in its scope."""
-    trace = Trace(_request_id(scope), asyncio.get_running_loop().time())
+    trace = Trace(_request_id(scope), asyncio.get_running_loop().time(), send)
     scope[_KEY] = trace
     return trace
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import openai
 import pytest
 import uvicorn
 
-from serving.answer import Answerer, AnswerBatch, Ask, EngineInfo, RetrievalOptions, Retrieved
+from serving.answer import AnswerBatch, Answerer, Ask, EngineInfo, RetrievalOptions, Retrieved
 from serving.api.app import create_app
 from serving.api.services import EmbeddingModel, Services
 from serving.generation import GenerationRequest, Generator
@@ -99,7 +99,7 @@ class Stage:
     client: openai.AsyncOpenAI
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        return await self.http.post(path, json=body, headers=headers)
+        return await self.http.post(path, json=body, headers={name: value.encode() for name, value in headers.items()})
 
     async def chat(self, text: str = "What is a Pod?", **fields: Any) -> httpx.Response:
         body = {"model": "scripted", "messages": [{"role": "user", "content": text}], **fields}
@@ -126,7 +126,7 @@ async def listening(app: Any) -> AsyncIterator[str]:
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     """Poll until `condition()`; fails after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
 
 

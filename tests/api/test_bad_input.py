@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -178,10 +179,8 @@ async def test_a_body_over_the_limit_is_413(staged: Staging) -> None:
         assert (await stage.http.post("/v1/search", content=exact)).status_code == 200
         check(await stage.http.post("/v1/search", content=exact + b" "), 413, code="body_too_large")
         check(await stage.http.post("/v1/search", content=b" " * 20_000_000), 413, code="body_too_large")
-        try:
+        with suppress(httpx.TransportError):  # cut off while it was still sending
             check(await stage.http.post("/v1/search", content=endless()), 413)
-        except httpx.TransportError:
-            pass  # cut off while it was still sending
     assert sent < 512 * 1024 * 1024
 
 
@@ -199,7 +198,7 @@ async def test_many_wrong_messages_are_refused_without_looking_at_all(stage: Sta
         ({"prompt": "  "}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [1, 2]}, "prompt[0]"),
+        ({"prompt": [1]}, "prompt[0]"),
         ({"prompt": [[1, 2]]}, "prompt[0]"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": "x", "echo": True}, "echo"),

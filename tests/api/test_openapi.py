@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncIterator
 
 import hypothesis
@@ -17,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from serving.api.documented import ANSWERS
 from tests.api.conftest import Stage, Staging
 
 CHECKS = [
@@ -26,6 +29,9 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+
+#: Per operation, valid and again invalid ones.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +60,10 @@ def _fuzz(document: dict[str, object], url: str) -> None:
 
 
 def _fuzz_operation(operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode) -> None:
-    try:
-        cases = operation.as_strategy(generation_mode=mode)
-    except Exception as error:
-        assert "negative" in str(error).lower()
-        return
+    cases = operation.as_strategy(generation_mode=mode)
 
     @hypothesis.settings(
-        max_examples=40,
+        max_examples=EXAMPLES,
         deadline=None,
         database=None,
         derandomize=True,
@@ -70,16 +72,33 @@ def _fuzz_operation(operation: schemathesis.APIOperation, mode: schemathesis.Gen
     )
     @hypothesis.given(case=cases)
     def run(case: schemathesis.Case) -> None:
+        _with_time_enough(case)
         case.call_and_validate(checks=CHECKS)
+        if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+            # Hardly ever does chance find the name of a model: the same once more behind that door.
+            case.body["model"] = "hash" if "input" in case.body else "scripted"
+            case.call_and_validate(checks=CHECKS)
 
-    run()
+    try:
+        run()
+    except hypothesis.errors.Unsatisfiable:
+        # A route without parameters and body has no invalid requests.
+        assert mode.is_negative
+        assert operation.body.is_empty() if hasattr(operation.body, "is_empty") else not list(operation.body)
+
+
+def _with_time_enough(case: schemathesis.Case) -> None:
+    """A valid limit of a nanosecond gives a 504, which is a 5xx that was asked for."""
+    given = (case.headers or {}).get("X-Request-Timeout-Seconds")
+    if given is not None and re.fullmatch(r"[0-9.]+(e[+-]?[0-9]+)?", str(given)):
+        case.headers["X-Request-Timeout-Seconds"] = "60"
 
 
 async def test_the_document_names_what_clients_send(fuzzed: Stage) -> None:
     """Our 400 instead of FastAPI's 422, the key scheme, streams, Retry-After."""
     document = (await fuzzed.http.get("/openapi.json")).json()
     chat = document["paths"]["/v1/chat/completions"]["post"]
-    assert set(chat["responses"]) == {*"200 400 401 404 413 415 429 500 502 503 504".split()}
+    assert set(chat["responses"]) == {str(code) for code in (200, *ANSWERS)}
     assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert "Retry-After" in chat["responses"]["429"]["headers"]
     assert chat["security"] == [{"bearer": []}, {}]

@@ -32,6 +32,15 @@ from serving.settings import ApiSettings
 #: From the seconds that are left and an id to what the pipeline is asked.
 _Asking = Callable[[str, float], Awaitable[Ask]]
 
+#: One server-sent event of a stream.
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {"type": "string", "description": 'A chunk as JSON, or a last {"error": …}; [DONE] after the last.'}
+    },
+}
+
 
 def answers_router(services: Services, settings: ApiSettings, admission: Admission) -> APIRouter:
     """Both routes; they differ in how a body becomes an Ask and in the shape of the reply."""
@@ -77,8 +86,8 @@ class _Answering:
             error.param = f"rag.{error.param or 'filter'}"
             raise
 
-    async def fail(self, send: Send, problem: Problem) -> bool:
-        return await self._work.fail(send, problem)
+    async def fail(self, problem: Problem) -> bool:
+        return await self._work.fail(problem)
 
 
 def _work(body: GenerationFields, ask: Ask, services: Services, trace: Trace) -> Work:
@@ -92,7 +101,7 @@ def _work(body: GenerationFields, ask: Ask, services: Services, trace: Trace) ->
         return Reply(Collected(answer, base, tally, chat=chat).body)
     base = _base(body.model, ask, "chat.completion.chunk" if chat else "text_completion", chat=chat)
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    return EventStream(answer, Chunks(base, tally, chat=chat, include_usage=include_usage), tally)
+    return EventStream(answer, Chunks(base, tally, chat=chat, include_usage=include_usage), tally, trace.direct)
 
 
 def _base(model: str, ask: Ask, kind: str, *, chat: bool) -> dict[str, Any]:
@@ -105,6 +114,6 @@ def _streamed(reply: type) -> dict[int | str, dict[str, Any]]:
         200: {
             "model": reply,
             "description": "The answer; with `stream`, server-sent events of its chunks.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         }
     }
