@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os.path
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise, takewhile
 from typing import Protocol
 
 from serving.answer import RetrievalOptions, Retrieved
 from serving.errors import ConfigurationError
 from serving.index import schema
 from serving.index.filters import compile_filter
-from serving.index.types import Collection, Embedder, Hit, Passage, SearchRequest, Searcher, Vectors
+from serving.index.types import Collection, Embedder, Hit, Passage, Searcher, SearchRequest, Vectors
 from serving.settings import RetrievalSettings
 
 #: Candidates for each passage asked for, and at least so many: what duplicates and the share per document use up, and
@@ -157,10 +157,11 @@ def _touch(one: Passage, other: Passage) -> bool:
 def _one(parts: Sequence[Passage], best: Passage) -> Passage:
     """The parts, in document order, as one passage: overlaps once, a gap as that many new lines."""
     text = parts[0].text
-    for before, part in zip(parts, parts[1:], strict=False):
+    for before, part in pairwise(parts):
         gap = part.start - before.end
         text += "\n" * gap + part.text[max(0, -gap) :]
-    heading = tuple(os.path.commonprefix([part.heading for part in parts]))
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*(part.heading for part in parts), strict=False))
+    heading = tuple(level[0] for level in levels)
     return replace(best, text=text, start=parts[0].start, end=parts[-1].end, heading=heading, ordinal=parts[0].ordinal)
 
 

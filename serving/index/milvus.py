@@ -41,8 +41,8 @@ _PAGE = 8_192
 _NAMES = 1_000
 #: A vector row is about 2 kB of request; gRPC messages of Milvus are limited to 64 MB.
 _WRITE = 1_000
-#: How far HNSW looks around. Measured over 10,000 random vectors of 384 dimensions, the hardest case: recall@10 is 0.77
-#: with 128, 0.91 with 256, 0.985 with 512, 0.998 with 1,024; embeddings of text are far easier. 512 costs a few ms more.
+#: How far HNSW looks around. Over 10,000 random vectors of 384 dimensions, the hardest case, recall@10 is 0.77 with
+#: 128, 0.91 with 256, 0.985 with 512 and 0.998 with 1,024; embeddings of text are far easier. It costs a few ms.
 _EF = 512
 #: Building a connection is a few round trips: a server that needs longer is away.
 _CONNECT_S = 3.0
@@ -56,6 +56,9 @@ _NOT_LOADED = 101
 
 #: pymilvus repeats a failed call up to 75 times; once, over a fresh connection, is what we want before saying so.
 _ONCE = {"retry_times": 1}
+#: What readers wait for: `flush` has made the published generation visible at this level.
+_READ = {"consistency_level": "Bounded", **_ONCE}
+_READ_LATEST = {"consistency_level": "Strong", **_ONCE}
 #: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
 #: not to. A server that comes back must be seen at once.
 _CHANNEL = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1_000}
@@ -73,6 +76,7 @@ class Milvus:
         self._tenant = settings.tenant
         self._client: AsyncMilvusClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._connecting = asyncio.Lock()
 
     @classmethod
     def connect(cls, settings: IndexSettings) -> Milvus:
@@ -145,9 +149,7 @@ class Milvus:
         """Rows visible to `generation`."""
         where = visible(self._tenant, collection, generation)
         found = await self._call(
-            lambda client: client.query(
-                index, filter=where, output_fields=["count(*)"], consistency_level="Strong", **_ONCE
-            ),
+            lambda client: client.query(index, filter=where, output_fields=["count(*)"], **_READ_LATEST),
             index=index,
             limit_s=_LONG_S,
         )
@@ -175,8 +177,7 @@ class Milvus:
                 filter=where,
                 output_fields=list(schema.PASSAGE_FIELDS),
                 limit=len(ordinals),
-                consistency_level="Bounded",
-                **_ONCE,
+                **_READ,
             ),
             index=request.index,
         )
@@ -194,33 +195,17 @@ class Milvus:
             expr=where,
         )
         text = AnnSearchRequest([terms], schema.SPARSE, {"metric_type": "BM25"}, limit=request.limit, expr=where)
-        fields = list(schema.PASSAGE_FIELDS)
+        # The dense search says the cosine itself; the others need the vector to know it.
+        fields = [*schema.PASSAGE_FIELDS] if request.mode == "dense" else [*schema.PASSAGE_FIELDS, schema.DENSE]
+        wanted = {"limit": request.limit, "output_fields": fields, **_READ}
         if request.mode == "hybrid" and terms:
-            found = await client.hybrid_search(
-                request.index,
-                [dense, text],
-                RRFRanker(request.rrf_k),
-                limit=request.limit,
-                output_fields=[*fields, schema.DENSE],
-                consistency_level="Bounded",
-                **_ONCE,
+            found = await client.hybrid_search(request.index, [dense, text], RRFRanker(request.rrf_k), **wanted)
+        else:
+            one = text if request.mode == "text" else dense
+            found = await client.search(
+                request.index, one.data, where, anns_field=one.anns_field, search_params=one.param, **wanted
             )
-            return [_hit(hit["entity"], request.vector) for hit in found[0]]
-        only = text if request.mode == "text" else dense
-        found = await client.search(
-            request.index,
-            data=only.data,
-            anns_field=only.anns_field,
-            search_params=only.param,
-            filter=where,
-            limit=request.limit,
-            output_fields=[*fields, schema.DENSE] if request.mode == "text" else fields,
-            consistency_level="Bounded",
-            **_ONCE,
-        )
-        if request.mode == "text":
-            return [_hit(hit["entity"], request.vector) for hit in found[0]]
-        return [Hit(schema.passage(hit["entity"], hit["distance"]), hit["distance"]) for hit in found[0]]
+        return [_hit(hit, request.vector) for hit in found[0]]
 
     # -- rows, for the writer ------------------------------------------------------------------------------------------
 
@@ -238,13 +223,13 @@ class Milvus:
                 filter=where,
                 output_fields=list(fields),
                 limit=_PAGE,
-                consistency_level="Strong",
                 # What pymilvus's own iterator sends: the first rows by key, not just any rows.
                 iterator="True",
                 reduce_stop_for_best=True,
-                **_ONCE,
+                **_READ_LATEST,
             ),
             index=index,
+            limit_s=_LONG_S,
         )
         return found
 
@@ -254,6 +239,7 @@ class Milvus:
             await self._call(
                 lambda client: client.upsert(index, partial, partial_update=True, **_ONCE),
                 index=index,
+                limit_s=_LONG_S,
                 refusal=_Refused,
             )
             return
@@ -274,10 +260,14 @@ class Milvus:
 
     # -- connection ----------------------------------------------------------------------------------------------------
 
-    def _connected(self) -> AsyncMilvusClient:
+    async def _connected(self) -> AsyncMilvusClient:
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            self._client, self._loop = AsyncMilvusClient(**self._arguments()), loop
+        if self._loop is not loop:
+            self._client, self._loop, self._connecting = None, loop, asyncio.Lock()
+        # Without the lock each of the first calls would make a connection, and all but the last would be forgotten.
+        async with self._connecting:
+            if self._client is None:
+                self._client = await AsyncMilvusClient(**self._arguments()).__aenter__()
         return self._client
 
     def _arguments(self) -> dict[str, Any]:
@@ -301,7 +291,7 @@ class Milvus:
         """One call in its time limit, and once more after loading an index that a restarted server has not loaded."""
         limit = limit_s or self._settings.milvus_timeout_s
         async with self._errors(index, limit, refusal), asyncio.timeout(limit):
-            client = self._connected()
+            client = await self._connected()
             try:
                 return await operation(client)
             except MilvusException as error:
@@ -389,9 +379,10 @@ def _check(index: str, dimension: int, found: dict[str, Any]) -> None:
         raise ConfigurationError(f"Index {index!r} holds vectors of {stored} dimensions; the model gives {dimension}.")
 
 
-def _hit(entity: dict[str, Any], vector: Vectors) -> Hit:
-    similarity = float(np.dot(vector, np.asarray(entity[schema.DENSE], dtype=np.float32)))
-    return Hit(schema.passage(entity, similarity), similarity)
+def _hit(hit: Any, vector: Vectors) -> Hit:
+    dense = hit["entity"].get(schema.DENSE)
+    similarity = float(hit["distance"] if dense is None else np.dot(vector, np.asarray(dense, dtype=np.float32)))
+    return Hit(schema.passage(hit["entity"], similarity), similarity)
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
