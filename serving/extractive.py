@@ -122,7 +122,9 @@ class _Rater:
             score += 0.12
         if statement.headed:
             score -= 0.1
-        elif statement.attached and (self._how_to or (self._which and statement.covers)):
+        elif self._which and statement.covers:
+            score += 0.16
+        elif statement.attached and self._how_to:
             score += 0.1
         if self._how_to and _AFTERWARDS.match(statement.text):
             score -= 0.1

@@ -13,6 +13,7 @@ _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 _HEADING = re.compile(r" {0,3}#{1,6}\s")
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+")
 _TABLE = re.compile(r"\s*\|")
+_TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\s*$")
 _RULE = re.compile(r"\s*(?:[-*_=]\s*){3,}$")
 
 #: A sentence's end: punctuation, closing quotes or emphasis, citation markers; or an ideographic full stop.
@@ -41,7 +42,9 @@ def blocks(text: str) -> list[Block]:
     fence = ""
     open_to_more = False
     at = 0
-    for line in text.splitlines(keepends=True):
+    lines = text.splitlines(keepends=True)
+    rows = _bare_rows(lines)
+    for number, line in enumerate(lines):
         start, at = at, at + len(line)
         end = start + len(line.rstrip())
         mark = _FENCE.match(line)
@@ -54,12 +57,24 @@ def blocks(text: str) -> list[Block]:
             found.append(Block("code", start, end))
         elif end == start or _RULE.match(line):
             open_to_more = False
-        elif (kind := _kind(line)) == "text" and open_to_more:
+        elif (kind := "table" if number in rows else _kind(line)) == "text" and open_to_more:
             found[-1] = Block(found[-1].kind, found[-1].start, end)
         else:
             found.append(Block(kind, start, end))
             open_to_more = kind in ("text", "item")
     return found
+
+
+def _bare_rows(lines: list[str]) -> set[int]:
+    """Rows of tables written without outer pipes: what stands around a line like `---|---`."""
+    rows: set[int] = set()
+    for number, line in enumerate(lines):
+        if number and "|" in line and "|" in lines[number - 1] and _TABLE_RULE.match(line):
+            end = number + 1
+            while end < len(lines) and "|" in lines[end]:
+                end += 1
+            rows.update(range(number - 1, end))
+    return rows
 
 
 def sentences(text: str) -> list[Span]:

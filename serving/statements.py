@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def plain(markdown: str) -> str:
 def _without_marks(text: str) -> str:
     for pattern, replacement in _INLINE:
         text = pattern.sub(replacement, text)
-    return text
+    return html.unescape(text)
 
 
 def _worth_saying(statement: Statement) -> bool:

@@ -29,6 +29,7 @@ from serving.sentences import blocks, sentences
         ("# Head\ntext. More\n\n- a b. c\n- d\n1. e", ["# Head", "text.", "More", "- a b.", "c", "- d", "1. e"]),
         ("Run:\n```sh\na. b\n\nc\n```\nAfter.", ["Run:", "```sh\na. b\n\nc\n```", "After."]),
         ("| a | b |\n|---|---|\n| c. D | e |", ["| a | b |", "|---|---|", "| c. D | e |"]),
+        ("A | B\n--|:-:\nc. D | e\n\nf | g", ["A | B", "--|:-:", "c. D | e", "f | g"]),
         ("これは文です。次の文。", ["これは文です。", "次の文。"]),
         ("", []),
         ("  \n\n ", []),
