@@ -22,8 +22,8 @@ from serving.index import schema
 from serving.index.expressions import literal
 
 MAX_DEPTH = 8
-MAX_CONDITIONS = 64
-MAX_LIST = 256
+#: Comparisons in the whole filter; each value of an `in` or `nin` is one.
+MAX_CONDITIONS = 256
 MAX_STRING = 2048
 
 _ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -90,23 +90,22 @@ class _Compiler:
         return f"({' and '.join(parts)})" if parts else ""
 
     def _condition(self, kind: str, key: Any, value: Any, place: str, key_place: str, value_place: str) -> str:
-        self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise _invalid(place, f"makes the filter longer than {MAX_CONDITIONS} conditions")
         if not isinstance(key, str) or not key:
             raise _invalid(key_place, "must be a non-empty string")
         field = _field(key, key_place)
         reserved = key in _RESERVED
-        if kind in _MEMBERSHIP:
-            inside = f"{field} in [{', '.join(_list(value, reserved, value_place))}]"
-            return inside if kind == "in" else _unless(inside, field, reserved)
-        wanted = _literal(value, value_place, reserved=reserved)
+        values = _list(value, value_place) if kind in _MEMBERSHIP else [(value, value_place)]
+        self._conditions += len(values)
+        if self._conditions > MAX_CONDITIONS:
+            raise _invalid(place, f"makes the filter longer than {MAX_CONDITIONS} conditions")
+        literals = [_literal(item, item_place, reserved) for item, item_place in values]
         if kind in _ORDER:
             if isinstance(value, bool):
                 raise _invalid(value_place, f"must be a number or a string with {kind!r}, not a boolean")
-            return f"({field} {_ORDER[kind]} {wanted})"
-        equal = f"({field} == {wanted})"
-        return equal if kind == "eq" else _unless(equal, field, reserved)
+            return f"({field} {_ORDER[kind]} {literals[0]})"
+        # Milvus Lite takes `in` for plain fields only, and servers disagree about lists of mixed types.
+        equal = f"({' or '.join(f'{field} == {item}' for item in literals)})"
+        return equal if kind in ("eq", "in") else _unless(equal, field, reserved)
 
 
 def _is_group(value: Mapping[str, Any]) -> bool:
@@ -125,21 +124,19 @@ def _field(key: str, place: str) -> str:
 def _unless(condition: str, field: str, reserved: bool) -> str:
     """The opposite, true also where the attribute is missing: servers disagree on what `!=` says then."""
     if reserved:
-        return f"(not ({condition}))"
-    return f"(not (exists {field}) or not ({condition}))"
+        return f"(not {condition})"
+    return f"(not (exists {field}) or not {condition})"
 
 
-def _list(value: Any, reserved: bool, place: str) -> list[str]:
+def _list(value: Any, place: str) -> list[tuple[Any, str]]:
     if not isinstance(value, list):
         raise _invalid(place, f"must be an array, not {_kind(value)}")
     if not value:
         raise _invalid(place, "must not be empty")
-    if len(value) > MAX_LIST:
-        raise _invalid(place, f"has more than {MAX_LIST} values")
-    return [_literal(item, f"{place}[{i}]", reserved=reserved) for i, item in enumerate(value)]
+    return [(item, f"{place}[{i}]") for i, item in enumerate(value)]
 
 
-def _literal(value: Any, place: str, *, reserved: bool = False) -> str:
+def _literal(value: Any, place: str, reserved: bool) -> str:
     if isinstance(value, str):
         return _string(value, place)
     if reserved:
