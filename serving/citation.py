@@ -15,9 +15,9 @@ from serving.index.types import Passage
 from serving.sentences import sentences
 from serving.support import SUPPORTED, Evidence, evidence, support, terms
 
-_NUMBERS = r"\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*"
+_NUMBERS = r"[ \t]*(\d{1,3}(?:[ \t]*[,;][ \t]*\d{1,3})*)[ \t]*"
 _MARKER = re.compile(rf"\[{_NUMBERS}\]|【{_NUMBERS}】")
-_PARTIAL = re.compile(r"[\[【][\d\s,;]{0,32}")
+_PARTIAL = re.compile(r"[\[【][\d \t,;]{0,32}")
 _OPENING = re.compile(r"[\[【]")
 #: `spec.containers[1]`, `$items[1]`, `my_list[1]`: the word before makes it an index, not a citation.
 _INDEXED = re.compile(r"\W*(?:\$\w+|\w+_\w*|[\w.]+\.\w+|[\w.]+\(\))")

