@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag
 
 from serving.settings import OnCold, SearchMode
 
 #: The largest seed that vLLM takes (a signed 64-bit integer).
 _INT64 = 2**63 - 1
+_MAX_BIASES = 1024
 
 
 def _text_or_list(value: Any) -> str | None:
     return "text" if isinstance(value, str) else "list" if isinstance(value, list) else None
+
+
+def _few(value: Any) -> Any:
+    """Megabytes of entries are refused by their number, before each is looked at."""
+    if isinstance(value, dict) and len(value) > _MAX_BIASES:
+        raise ValueError(f"More than {_MAX_BIASES} entries")
+    return value
 
 
 class _Request(BaseModel):
@@ -34,7 +42,7 @@ class TextPart(_Request):
 
 
 Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[TextPart], Field(min_length=1, max_length=1000), Tag("list")],
+    Annotated[str, Tag("text")] | Annotated[list[TextPart], Field(min_length=1, max_length=100), Tag("list")],
     Discriminator(
         _text_or_list,
         custom_error_type="content_type",
@@ -103,7 +111,7 @@ class GenerationFields(_Request):
     n: Literal[1] | None = Field(None, description="Only one answer per request.")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float], BeforeValidator(_few)] | None = None
     min_tokens: int | None = Field(None, ge=0, le=2**31 - 1, description="vLLM's: generate at least so many.")
     ignore_eos: bool | None = Field(None, description="vLLM's: go on after the end-of-text token.")
     rag: RagOptions | None = Field(None, description="Retrieval; the openai client sends it through `extra_body`.")
@@ -112,7 +120,7 @@ class GenerationFields(_Request):
 class ChatRequest(GenerationFields):
     """Body of POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=2000)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=2000)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="Wins over max_tokens.")
     tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
     tool_choice: str | dict[str, Any] | None = None

@@ -188,6 +188,7 @@ async def test_many_wrong_messages_are_refused_without_looking_at_all(stage: Sta
     """Megabytes of tiny messages end at the limit on their number."""
     body = said(*[USER] * 50_000)
     check(await stage.post(CHAT, body), 400, "messages")
+    check(await stage.post(CHAT, chat(logit_bias=dict.fromkeys(map(str, range(200_000)), "x"))), 400, "logit_bias")
 
 
 @pytest.mark.parametrize(
