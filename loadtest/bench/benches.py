@@ -13,7 +13,7 @@ from loadtest.bench import search as _search
 from loadtest.bench import servers
 from loadtest.bench import ttft as _ttft
 from loadtest.bench.processes import free_port
-from loadtest.bench.search import TOP_K
+from loadtest.bench.search import ASKED
 from loadtest.bench.stages import filled, stage, started_once, streamers
 from loadtest.bench.table import Result
 
@@ -46,7 +46,7 @@ async def search(chunks: int, rounds: int, progress: Progress, *, quick: bool) -
     async with stage() as on:
         store = await filled(on, chunks, min(400, chunks))
         server = await on.ours(None)
-        raw = store.raw(TOP_K)
+        raw = store.raw(ASKED)
         questions = store.loaded.questions
         latency = await _search.latency(server, raw, questions, rounds, each, progress)
         peers = {"ours": server}

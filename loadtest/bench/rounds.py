@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ Samples: TypeAlias = Mapping[str, Sequence[Sample]]
 
 #: How often a round of one side may be repeated because the client was too slow to judge it.
 _VOID_LIMIT = 8
+#: Whatever disturbed it gets a moment to pass.
+_VOID_PAUSE_S = 0.5
 
 
 class VoidRound(BenchError):
@@ -71,7 +74,7 @@ async def interleave(sides: Mapping[str, Measure], rounds: int, progress: Progre
     samples: dict[str, list[Sample]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, measure in sides.items():
-            sample = await _valid(measure)
+            sample = await _valid(name, measure)
             if turn:
                 samples[name].append(sample)
             if progress and task is not None:
@@ -79,10 +82,11 @@ async def interleave(sides: Mapping[str, Measure], rounds: int, progress: Progre
     return samples
 
 
-async def _valid(measure: Measure) -> Sample:
+async def _valid(name: str, measure: Measure) -> Sample:
     for _ in range(_VOID_LIMIT):
         try:
             return await measure()
         except VoidRound as void:
             reason = void
-    raise VoidRound(f"void {_VOID_LIMIT} times in a row: {reason}")
+            await asyncio.sleep(_VOID_PAUSE_S)
+    raise VoidRound(f"{name} was void {_VOID_LIMIT} times in a row: {reason}")

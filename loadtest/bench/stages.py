@@ -15,7 +15,7 @@ from loadtest.bench import servers
 from loadtest.bench.client import body_of, read_stream
 from loadtest.bench.corpus import Loaded, load
 from loadtest.bench.processes import HOST, Launch, Server, free_port, running
-from loadtest.bench.raw import RawStore
+from loadtest.bench.raw import RawStore, visible
 from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL
 from loadtest.bench.sides import CHAT, Side
 from serving.index import schema
@@ -66,10 +66,8 @@ class Filled:
     def raw(self, limit: int) -> RawStore:
         """The same collection without us: pymilvus and the model in this process, asking for `limit` hits."""
         index = schema.index_name(self.embedder.name, self.embedder.dimension)
-        visible = (
-            f'{schema.PARTITION} == "{schema.partition(self.index.tenant, COLLECTION)}" and born <= 1 and died > 1'
-        )
-        return RawStore(MilvusClient(self.index.milvus_uri), self.embedder, index, visible, limit)
+        where = visible(self.index.tenant, COLLECTION, generation=1)
+        return RawStore(MilvusClient(self.index.milvus_uri), self.embedder, index, where, limit)
 
 
 async def filled(on: Stage, chunks: int, distinct: int) -> Filled:

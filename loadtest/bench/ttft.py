@@ -20,7 +20,7 @@ from loadtest.bench.watch import watched
 FIRST_TOKEN_S = 0.020
 TOKENS = 16
 BAR_MS = 5.0
-#: By number of clients: how late the client's timers may be (p99), ms. Many clients on few cores are shown, not judged.
+#: By number of clients: how late the client's timers may be (p90), ms. Many clients on few cores are shown, not judged.
 _LATE_MS = {1: 2.0, 8: 10.0, 32: 25.0}
 
 
