@@ -75,14 +75,28 @@ def items(chunks: Iterable[str]) -> list[Item]:
     return found
 
 
+def done_last(batch: list[Item]) -> tuple[list[Item], Item | None]:
+    """The batch without its DONE, and that: vLLM says how an answer ended before it says what it cost."""
+    for place, item in enumerate(batch):
+        if type(item) is not str and item[0] == DONE:
+            return [*batch[:place], *batch[place + 1 :]], item
+    return batch, None
+
+
 def refusal(error: Mapping[str, Any]) -> Item:
     """vLLM's error object, as an item."""
     message = str(error.get("message") or "the engine gave no reason")
     code = error.get("code")
     if not isinstance(code, int) or not 400 <= code < 500:
-        return (FAILED, message)
+        return failure(message)
     kind = TOO_LONG if "maximum context length" in message or "maximum model length" in message else REFUSED
     return (kind, message, error.get("param"))
+
+
+def failure(message: str) -> Item:
+    """What broke the engine, as an item. vLLM points to a stack trace that the reader of this does not have."""
+    died = "EngineCore encountered an issue" in message
+    return (FAILED, "its engine process died and is being replaced" if died else message)
 
 
 def events(batch: Sequence[Item]) -> list[GenerationEvent]:

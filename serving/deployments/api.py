@@ -60,7 +60,7 @@ class Api:
     async def _services(self) -> Services:
         settings = self._settings
         name, dimension = await self._embedder.describe()
-        retriever = HybridRetriever(self._embedder, self._milvus, self._catalog, settings.retrieval)
+        retriever = HybridRetriever(self._embedder, self._milvus, self._catalog, settings.retrieval, name)
         probes: dict[str, Probe] = {
             "milvus": self._milvus.ping,
             "catalog": self._catalog.ping,
@@ -90,8 +90,8 @@ class Api:
     async def _llm_engine(self) -> tuple[Engine, RemoteLlm]:
         settings = self._settings.llm
         self._watch = Watch(self._app_name, LLM, settings.cold_start_s)
-        await self._watch.start()
         llm = RemoteLlm(self._handles[LLM], self._watch)
+        await llm.start()
         # An engine put in vLLM's place has no tokenizer to count with.
         tokens = None
         if settings.model and engine_class(settings) is None:

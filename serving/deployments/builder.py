@@ -30,14 +30,16 @@ _START_ATTEMPTS = 3
 
 def build_app(args: Mapping[str, Any]) -> Application:
     """Raises ConfigurationError for arguments that are no settings, and for resources that Ray does not have."""
-    return application(read_settings(args))
+    settings = read_settings(args)
+    # A replica that is replaced finishes the answers it has begun.
+    return application(settings, drain_s=settings.api.deadline_s + 10)
 
 
-def application(settings: Settings) -> Application:
-    """The same from settings."""
+def application(settings: Settings, *, drain_s: float) -> Application:
+    """The same from settings. `drain_s`: how long a replica that is stopped may go on with what it has begun."""
     embedder = _embedder(settings)
     llm = _llm(settings.llm) if settings.llm.model else None
-    return _api(settings, embedder, llm)
+    return _api(settings, drain_s, embedder, llm)
 
 
 def read_settings(args: Mapping[str, Any]) -> Settings:
@@ -69,15 +71,14 @@ def on_gpu(settings: LlmSettings) -> bool:
     return bool(ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0)
 
 
-def _api(settings: Settings, embedder: Application, llm: Application | None) -> Application:
+def _api(settings: Settings, drain_s: float, embedder: Application, llm: Application | None) -> Application:
     options = {
         "name": API,
         "num_replicas": settings.api.replicas,
         "max_ongoing_requests": _API_REQUESTS,
         "ray_actor_options": {"num_cpus": SMALL_CPUS},
         "health_check_period_s": _HEALTH_PERIOD_S,
-        # A replica that is replaced finishes the answers it has begun.
-        "graceful_shutdown_timeout_s": settings.api.deadline_s + 10,
+        "graceful_shutdown_timeout_s": drain_s,
         "graceful_shutdown_wait_loop_s": 0.2,
     }
     app: Application = serve.deployment(serve.ingress()(Api), **options).bind(settings, embedder, llm)

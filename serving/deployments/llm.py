@@ -28,7 +28,7 @@ MESSAGE_COST_S = 0.0003
 
 
 class Llm:
-    """One engine. `config`: LLMConfig of `ray.serve.llm`, as a dict. `engine_cls`: import path of one to use instead."""
+    """One engine. `config`: LLMConfig of `ray.serve.llm`, as a dict. `engine_cls`: import path of another engine."""
 
     async def __init__(self, config: dict[str, Any], engine_cls: str | None = None) -> None:  # type: ignore[misc] # Serve awaits it
         started = time.monotonic()
@@ -70,11 +70,19 @@ class Llm:
         relay = _Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
         self._streams += 1
         try:
+            done: Item | None = None
             async for chunks in relay.batches(lambda: self._streams * MESSAGE_COST_S):
-                if batch := _items(chunks):
+                batch, ended = vllm.done_last(_items(chunks))
+                done = ended or done
+                if done and relay.ended:
+                    batch.append(done)
+                    done = None
+                if batch:
                     yield batch
             if relay.failure is not None:
-                yield [(vllm.FAILED, f"{type(relay.failure).__name__}: {relay.failure}")]
+                yield [vllm.failure(f"{type(relay.failure).__name__}: {relay.failure}")]
+            elif done:
+                yield [done]
         finally:
             self._streams -= 1
             await relay.close()
@@ -127,6 +135,11 @@ class _Relay:
             if self._task.done() and not self._ready:
                 return
             await self._breathe(pause_s())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the engine said all, and all of it was given out."""
+        return self._task.done() and not self._ready and self.failure is None
 
     async def close(self) -> None:
         """Abort what still runs; returns when the engine has been told."""

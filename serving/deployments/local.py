@@ -29,6 +29,8 @@ _FAILURES: Mapping[str, type[Unavailable]] = {EMBEDDER: EmbedderUnavailable, LLM
 #: Messages pass by gRPC; the object store holds next to nothing. 75 MiB is Ray's least.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_S = 0.1
+#: Whoever stops the server of his own machine does not wait for an answer to end.
+_DRAIN_S = 2.0
 _START_S = 900.0
 
 
@@ -109,7 +111,7 @@ def _deploy(settings: Settings) -> None:
         http_options={"host": settings.api.host, "port": port, "request_timeout_s": None},
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    target = RunTarget(application(settings), name=APP, route_prefix="/")
+    target = RunTarget(application(settings, drain_s=_DRAIN_S), name=APP, route_prefix="/")
     run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
 
@@ -183,7 +185,7 @@ def _stop(folder: Path, log_dir: Path | None) -> None:
             # Whatever fails here, Ray itself is stopped next.
             from ray import serve
 
-            serve.shutdown()
+            serve.delete(APP)
         ray.shutdown()
     logs = folder / "session_latest" / "logs"
     if log_dir is not None and logs.is_dir():

@@ -57,7 +57,16 @@ class RemoteLlm:
         self._stream = handle.options(stream=True, method_name="generate", **_DIRECT)
         self._nothing = handle.options(method_name="nothing", **_DIRECT)
         self._watch = watch
+        self._started = handle.options(method_name="started", **_DIRECT)
         self._waking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look once, and learn from a running replica how long a start takes."""
+        await self._watch.start()
+        if self._watch.readiness.ready:
+            with suppress(EngineUnavailable), answered(EngineUnavailable, "The LLM"):
+                async with asyncio.timeout(_LOOK_S):
+                    self._watch.learn(await self._started.remote())
 
     async def readiness(self) -> Readiness:
         return self._watch.readiness

@@ -47,6 +47,10 @@ class Watch:
         elapsed = time.monotonic() - self._since if self._since is not None else 0.0
         return Readiness(False, self._stage, elapsed, max(1.0, self._estimate_s - elapsed))
 
+    def learn(self, start_s: float) -> None:
+        """What a start took before we looked, seconds."""
+        self._estimate_s = max(1.0, start_s)
+
     def doubt(self) -> None:
         """Somebody got no answer: look again now."""
         self._look_now.set()
@@ -79,7 +83,7 @@ class Watch:
 
 
 def stage_of(replicas: list[Mapping[str, Any]]) -> str:
-    """`ready`, `weights` (a process is there and loads), `node` (waits for a place to run), `asleep` (none is wanted)."""
+    """`ready`, `weights` (a process loads the model), `node` (waits for a place to run), `asleep` (none is wanted)."""
     states = [str(getattr(replica["state"], "value", replica["state"])) for replica in replicas]
     if "RUNNING" in states:
         return "ready"
