@@ -19,7 +19,7 @@ from serving.cli_signals import until_stopped
 from serving.client import Client
 from serving.running import DEFAULT_DATA_DIR, announce, prepare, sole_server
 from serving.settings import ApiSettings, OnCold, Settings
-from serving.stack import embedded_index
+from serving.stack import embedded_index, running_milvus
 
 QUESTION = "How do I ingest my own documents?"
 
@@ -83,19 +83,19 @@ async def _application(settings: Settings, data_dir: Path, steps: Steps) -> Asyn
     from serving.deployments.local import serve_locally
 
     waiting = ["ray", "embedder", "api", *(["llm"] if settings.llm.model and settings.llm.min_replicas else [])]
+    milvus = running_milvus(data_dir)
+    others = [milvus.server.pid] if milvus else []
 
     def ready(part: str) -> None:
         steps.done(part)
         waiting.remove(part)
-        if part == "api":
-            # An LLM may take minutes more; questions are answered from now on, as `llm.on_cold` says.
-            announce(data_dir, url_of(settings.api))
+        # An LLM may take minutes more; questions are answered once the Api is there, as `llm.on_cold` says.
+        announce(data_dir, "" if "api" in waiting else url_of(settings.api), not_family=others)
         steps.doing(waiting[0] if waiting else None)
 
     steps.doing(waiting[0])
     try:
         async with serve_locally(settings, log_dir=data_dir / "logs", progress=ready) as url:
-            announce(data_dir, url)
             yield url
     finally:
         steps.doing(None)

@@ -7,8 +7,8 @@ serve.json    the running `anchorage serve`; it holds serve.lock as long as it l
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,10 +67,14 @@ class MilvusState(BaseModel):
 
 
 class ServerState(BaseModel):
-    """`serve.json`: the running `anchorage serve`. `url` is empty until the port is known."""
+    """`serve.json`: the running `anchorage serve`. `url` is empty until it can be asked.
+
+    `family` are the processes it started: some of Ray's survive when the server is killed with -9.
+    """
 
     server: ProcessId
     url: str = ""
+    family: list[ProcessId] = []
 
 
 def prepare(data_dir: Path) -> Path:
@@ -96,7 +100,7 @@ def running_server(data_dir: Path) -> ServerState | None:
 def sole_server(data_dir: Path) -> Iterator[None]:
     """Be the one `anchorage serve` of a data directory. Raises ConfigurationError naming the one there is.
 
-    The lock dies with its process, whatever kills it.
+    The lock dies with its process, whatever kills it; what a killed one left running is ended here.
     """
     lock = FileLock(data_dir / "serve.lock", blocking=False)
     try:
@@ -104,6 +108,7 @@ def sole_server(data_dir: Path) -> Iterator[None]:
     except Timeout:
         raise ConfigurationError(_taken(data_dir)) from None
     try:
+        _end_leftovers(data_dir)
         announce(data_dir, "")
         yield
     finally:
@@ -111,9 +116,24 @@ def sole_server(data_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def announce(data_dir: Path, url: str) -> None:
-    """Tell `anchorage ask` and `anchorage status` where we serve."""
-    write_state(_server_file(data_dir), ServerState(server=ProcessId.own(), url=url))
+def announce(data_dir: Path, url: str, *, not_family: Sequence[int] = ()) -> None:
+    """Tell `anchorage ask` and `anchorage status` where we serve, and the next start what we started.
+
+    `not_family` are pids of children that others may use after us.
+    """
+    children = psutil.Process().children(recursive=True)
+    family = [ProcessId.of(child) for child in children if child.pid not in not_family and child.is_running()]
+    write_state(_server_file(data_dir), ServerState(server=ProcessId.own(), url=url, family=family))
+
+
+def _end_leftovers(data_dir: Path) -> None:
+    """Called with the lock held, so whoever wrote the file is dead."""
+    state = read_state(_server_file(data_dir), ServerState)
+    left = [process for member in state.family if (process := member.process())] if state else []
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
 
 
 def _taken(data_dir: Path) -> str:

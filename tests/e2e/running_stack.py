@@ -18,7 +18,7 @@ from serving.stack import running_milvus
 from .waiting import until
 
 ANCHORAGE = str(Path(sys.executable).with_name("anchorage"))
-START_S = 120.0
+START_S = 300.0
 STOP_S = 60.0
 
 
@@ -31,7 +31,7 @@ class Done:
     err: str
 
 
-async def anchorage(*arguments: str, cwd: Path | None = None, timeout_s: float = 120.0, **environment: str) -> Done:
+async def anchorage(*arguments: str, cwd: Path | None = None, timeout_s: float = 240.0, **environment: str) -> Done:
     """Run one command to its end."""
     process = await asyncio.create_subprocess_exec(
         ANCHORAGE,

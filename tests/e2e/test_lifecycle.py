@@ -37,7 +37,7 @@ async def nothing_left(stack: Stack) -> None:
 
 
 async def test_after_kill_9_the_next_start_recovers_and_ctrl_c_stops_all_of_it(kept: Path) -> None:
-    """The killed server's Ray goes by itself, its Milvus Lite is adopted, a second Ctrl-C is harmless."""
+    """The killed server's Ray is ended, its Milvus Lite adopted, and a second Ctrl-C is harmless."""
     killed = await start_serve(kept)
     again: Stack | None = None
     try:
@@ -46,14 +46,14 @@ async def test_after_kill_9_the_next_start_recovers_and_ctrl_c_stops_all_of_it(k
         assert milvus is not None
         killed.process.kill()
         await killed.process.wait()
-        rays = [process for process in killed.family if process.pid != milvus.server.pid]
-        await until(lambda: not any(ray.is_running() and ray.status() != "zombie" for ray in rays))
+        killed.family = tuple(process for process in killed.family if process.pid != milvus.server.pid)
 
         again = await start_serve(kept)
         await again.until_ready()
         adopted = running_milvus(kept)
         assert adopted is not None
         assert adopted.server == milvus.server
+        await until(lambda: not killed.left_behind(), 10)
         done = await anchorage("ask", QUESTION, "--data-dir", str(kept))
         assert "[1] Tides › Spring tides" in done.out, done
 
@@ -99,7 +99,7 @@ def occupied(*ports: int) -> Iterator[None]:
 async def test_the_demo_works_beside_others_and_leaves_nothing(tmp_path: Path) -> None:
     """The usual ports of HTTP, Ray (GCS, dashboard, client) and Milvus are taken; without a terminal it ends with 0."""
     with occupied(8000, 6379, 8265, 10001, 19530):
-        done = await anchorage("demo", "--data-dir", str(tmp_path), timeout_s=240)
+        done = await anchorage("demo", "--data-dir", str(tmp_path), timeout_s=480)
     assert done.code == 0, done
     assert "port 8000 is taken" in done.err
     assert "[1]" in done.out.split("Sources")[0]
