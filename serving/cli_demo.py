@@ -21,7 +21,7 @@ from serving.errors import AnchorageError, ConfigurationError
 from serving.settings import Settings
 
 DEMO_DATA_DIR = Path(".anchorage") / "demo"
-QUESTION = "What happens to a question while the LLM is still starting?"
+QUESTION = "What does a caller get while the language model is starting?"
 
 
 class StepFailed(AnchorageError):
@@ -54,7 +54,9 @@ async def _demo(settings: Settings, data_dir: Path, steps: Steps, keep: bool) ->
         steps.say(f"  {QUESTION}\n")
         client = Client(url, own_key(settings))
         model = await best_model(client)
-        await ask_server(client, {"model": model, "messages": [{"role": "user", "content": QUESTION}]})
+        answered = await ask_server(client, {"model": model, "messages": [{"role": "user", "content": QUESTION}]})
+        if not answered.sources():
+            raise StepFailed("the answer cites no source")
         if keep:
             steps.say("\n" + what_next(url, model, data_dir, QUESTION, keyed=own_key(settings) is not None))
             await asyncio.Event().wait()

@@ -48,7 +48,8 @@ _AFTERWARDS = re.compile(
 )
 _VERB = re.compile(r"\s+(?:is|are|means|lets|allows|provides|represents|describes|defines|ensures|runs)\b")
 _DANGLING = re.compile(
-    r"(?:it|this|these|those|they|that|he|she|such|however|therefore|otherwise|instead|also|then|so|thus|but|and|or|"
+    r"(?:its?|this|these|those|they|their|that|he|she|such|"
+    r"(?:beyond|besides|before|after|until) (?:that|this)|however|therefore|otherwise|instead|also|then|so|thus|but|and|or|"
     r"additionally|for example|for instance|in (?:this|that|such a) case|as a result|similarly|likewise|here|there|"
     r"both|to illustrate)\b",
     re.IGNORECASE,
