@@ -76,7 +76,7 @@ async def _ask(client: Client, question: str, collection: str | None, model: str
     await ask_server(client, body, as_json=as_json)
 
 
-async def ask_server(client: Client, body: Mapping[str, Any], *, as_json: bool = False) -> None:
+async def ask_server(client: Client, body: Mapping[str, Any], *, as_json: bool = False) -> Answered:
     """Write the answer to stdout as it comes, then its sources; or all of it as one JSON object."""
     out = Console(highlight=False, soft_wrap=True)
     answered = Answered()
@@ -92,9 +92,10 @@ async def ask_server(client: Client, body: Mapping[str, Any], *, as_json: bool =
                 out.file.flush()
     if as_json:
         out.file.write(json.dumps(_as_dict(answered), ensure_ascii=False) + "\n")
-        return
+        return answered
     out.file.write("\n")
     show_sources(out, answered)
+    return answered
 
 
 async def best_model(client: Client) -> str:

@@ -13,7 +13,8 @@ from serving.errors import ConfigurationError
 from serving.settings import Settings
 
 GIB = 1024**3
-#: Measured at rest: Ray and Serve 0.9 GiB, Embedder 0.6, Api 0.5, Milvus Lite 0.2.
+#: Measured at rest, shared pages counted once: Embedder 0.6 GiB, Ray and Serve 0.6, Api 0.2, this process 0.2, Milvus
+#: Lite 0.1.
 STACK_BYTES = 2 * GIB
 #: An engine beside its weights: three processes of vLLM, and the least useful cache.
 ENGINE_BYTES = 3 * GIB

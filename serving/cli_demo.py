@@ -15,7 +15,7 @@ from serving.cli_next import what_next
 from serving.cli_options import DataDir, read_settings
 from serving.cli_progress import Steps
 from serving.cli_serve import own_key, served, with_given
-from serving.cli_signals import until_stopped
+from serving.cli_signals import Ending
 from serving.client import Client
 from serving.errors import AnchorageError, ConfigurationError
 from serving.settings import Settings
@@ -40,13 +40,14 @@ def demo(data_dir: DataDir = DEMO_DATA_DIR) -> None:
         steps.note(f"port {settings.api.port} is taken: a free one is used")
         settings = with_given(settings, "api", {"port": 0})
     keep = sys.stdin.isatty() and sys.stdout.isatty()
-    asyncio.run(until_stopped(_demo(settings, data_dir, steps, keep), lambda: steps.say("\nstopping …")))
+    ending = Ending(lambda: steps.say("\nstopping …"))
+    asyncio.run(ending.run(_demo(settings, data_dir, steps, ending, keep=keep)))
     steps.say("stopped")
 
 
-async def _demo(settings: Settings, data_dir: Path, steps: Steps, keep: bool) -> None:
+async def _demo(settings: Settings, data_dir: Path, steps: Steps, ending: Ending, *, keep: bool) -> None:
     steps.say("[bold]1. Start what is needed[/]")
-    async with served(settings, data_dir, steps) as url:
+    async with served(settings, data_dir, steps, ending) as url:
         steps.say(f"  serving at {url}, data in {data_dir}\n")
         steps.say("[bold]2. Ingest the handbook[/]")
         await _ingest(data_dir)

@@ -15,13 +15,13 @@ from serving.cli_checks import check_memory, check_model, check_port
 from serving.cli_next import what_next
 from serving.cli_options import DataDir, read_settings
 from serving.cli_progress import Steps
-from serving.cli_signals import until_stopped
+from serving.cli_signals import Ending
 from serving.client import Client
 from serving.running import DEFAULT_DATA_DIR, announce, prepare, sole_server
 from serving.settings import ApiSettings, OnCold, Settings
 from serving.stack import embedded_index, running_milvus
 
-QUESTION = "How do I ingest my own documents?"
+QUESTION = "Your question"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,8 @@ def serve(
     settings = with_given(settings, "llm", {"model": model, "on_cold": on_cold})
     settings = with_given(settings, "telemetry", {"log_json": json_logs or None})
     steps = Steps()
-    asyncio.run(until_stopped(_serve(settings, data_dir, steps), lambda: steps.say("\nstopping …")))
+    ending = Ending(lambda: steps.say("\nstopping …"))
+    asyncio.run(ending.run(_serve(settings, data_dir, steps, ending)))
     steps.say("stopped")
 
 
@@ -61,7 +62,7 @@ def with_given(settings: Settings, group: str, values: dict[str, object]) -> Set
 
 
 @asynccontextmanager
-async def served(settings: Settings, data_dir: Path, steps: Steps) -> AsyncIterator[str]:
+async def served(settings: Settings, data_dir: Path, steps: Steps, ending: Ending) -> AsyncIterator[str]:
     """The address of a running server, for as long as the block runs; nothing is left of it afterwards.
 
     Raises ConfigurationError for what cannot work here, Unavailable for a part that does not come up.
@@ -75,11 +76,11 @@ async def served(settings: Settings, data_dir: Path, steps: Steps) -> AsyncItera
         async with AsyncExitStack() as parts:
             with steps.step("milvus"):
                 settings = await parts.enter_async_context(embedded_index(settings, data_dir))
-            yield await parts.enter_async_context(_application(settings, data_dir, steps))
+            yield await parts.enter_async_context(_application(settings, data_dir, steps, ending))
 
 
 @asynccontextmanager
-async def _application(settings: Settings, data_dir: Path, steps: Steps) -> AsyncIterator[str]:
+async def _application(settings: Settings, data_dir: Path, steps: Steps, ending: Ending) -> AsyncIterator[str]:
     from serving.deployments.local import serve_locally
 
     waiting = ["ray", "embedder", "api", *(["llm"] if settings.llm.model and settings.llm.min_replicas else [])]
@@ -89,6 +90,8 @@ async def _application(settings: Settings, data_dir: Path, steps: Steps) -> Asyn
     def ready(part: str) -> None:
         steps.done(part)
         waiting.remove(part)
+        if part == "ray":
+            ending.arm()
         # An LLM may take minutes more; questions are answered once the Api is there, as `llm.on_cold` says.
         announce(data_dir, "" if "api" in waiting else url_of(settings.api), not_family=others)
         steps.doing(waiting[0] if waiting else None)
@@ -117,8 +120,8 @@ def own_key(settings: Settings) -> str | None:
     return next(line for line in lines if line and not line.startswith("#"))
 
 
-async def _serve(settings: Settings, data_dir: Path, steps: Steps) -> None:
-    async with served(settings, data_dir, steps) as url:
+async def _serve(settings: Settings, data_dir: Path, steps: Steps, ending: Ending) -> None:
+    async with served(settings, data_dir, steps, ending) as url:
         key = own_key(settings)
         model = await best_model(Client(url, key))
         steps.say(f"\nReady after {steps.elapsed_s:.1f} s: [bold]{url}[/]\n")

@@ -11,32 +11,40 @@ from typing import Any
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-async def until_stopped(work: Coroutine[Any, Any, None], stopping: Callable[[], None]) -> None:
-    """Run `work`; the first ending signal cancels it and calls `stopping`, later ones change nothing.
+class Ending:
+    """The first ending signal cancels the work and calls `stopping`; later ones change nothing.
 
-    The clean-up that the cancellation starts is never cut short: half a clean-up leaves processes behind. Returns when
-    the work has ended, whichever way; its own errors pass through.
+    The clean-up that the cancellation starts is never cut short: half a clean-up leaves processes behind.
     """
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    stopped = False
 
-    def stop() -> None:
-        nonlocal stopped
-        if not stopped:
-            stopped = True
-            stopping()
-            task.cancel()
+    def __init__(self, stopping: Callable[[], None]) -> None:
+        self._stopping = stopping
+        self._stopped = False
+        self._task: asyncio.Task[None] | None = None
 
-    for number in ENDING:
-        loop.add_signal_handler(number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
-    finally:
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Returns when the work has ended, whichever way; its own errors pass through."""
+        self._task = asyncio.create_task(work)
+        self.arm()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+        finally:
+            for number in ENDING:
+                # Not back to the default: what is left to do after the work is little, and must be done.
+                asyncio.get_running_loop().remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+
+    def arm(self) -> None:
+        """Take the signals. Again after Ray's start: it puts a handler over ours that ends the process."""
         for number in ENDING:
-            # Not back to the default: what is left to do after the work is little, and must be done.
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        if self._stopped or self._task is None:
+            return
+        self._stopped = True
+        self._stopping()
+        self._task.cancel()

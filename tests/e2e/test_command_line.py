@@ -71,7 +71,7 @@ async def test_ask_streams_an_answer_with_numbered_sources(stack: Stack) -> None
     done = await anchorage("ask", QUESTION, ANCHORAGE_DATA_DIR=str(stack.data_dir))
     assert done.code == 0, done
     assert "[1]" in done.out.split("Sources")[0]
-    assert "[1] Tides › Spring tides" in done.out.split("Sources")[1]
+    assert "[1] Tides" in done.out.split("Sources")[1]
     assert "tides.md" in done.out.split("Sources")[1]
 
 
