@@ -65,7 +65,10 @@ def read(path: Path, max_bytes: int) -> bytes:
 
 
 def load(uri: str, path: Path, data: bytes) -> Document:
-    """A file's content as a document. Raises DocumentError with the reason for its reader."""
+    """A file's content as a document; a page of front matter alone has no text, which is no failure.
+
+    Raises DocumentError with the reason for its reader.
+    """
     if not data.strip():
         raise DocumentError("empty")
     loader = _LOADERS.get(path.suffix.lower())
@@ -73,7 +76,7 @@ def load(uri: str, path: Path, data: bytes) -> Document:
         raise DocumentError(f"files of kind {path.suffix!r} are not supported")
     loaded = loader(data)
     text = _SURROGATES.sub("\ufffd", loaded.text)
-    if not text.strip():
+    if not text.strip() and not loaded.title:
         raise DocumentError("empty: it has no text")
     metadata: dict[str, Any] = {**loaded.metadata, "format": loaded.format, "path": _readable(path)}
     return Document(uri, _title(loaded, path, text), text, metadata)

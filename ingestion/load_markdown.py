@@ -18,4 +18,6 @@ def load_markdown(data: bytes) -> Loaded:
     title = metadata.pop("title", None)
     if not isinstance(title, str) or not title.strip():
         title = first_heading(text[:_TITLE_WITHIN]) or ""
+    if not text.strip():  # the page that stands for a folder often says what is in it, and nothing more
+        text = str(metadata.get("description", ""))
     return Loaded("markdown", text, plain_heading(title), metadata)

@@ -110,9 +110,7 @@ class Parser:
                 digest = self._recipe.copy()
                 digest.update(data)
                 content_hash = digest.hexdigest()
-                live = record is not None and record.state == "live"
-                if live and record and record.content_hash == content_hash and not self._everything:
-                    self._report.counts["unchanged"] += 1
+                if record is not None and self._unchanged(record, content_hash):
                     return None
                 document = load.load(found.uri, found.path, data)
             with self._report.timed("chunk"):
@@ -124,6 +122,15 @@ class Parser:
             _log.exception("cannot parse %s", found.path)
             return Failed(found, source, f"cannot be parsed ({type(error).__name__}: {str(error)[:200]})", record)
         return Parsed(found, source, document.title, content_hash, chunks, record)
+
+    def _unchanged(self, record: DocumentRecord, content_hash: str) -> bool:
+        if record.state != "live" or record.content_hash != content_hash or self._everything:
+            return False
+        if record.chunks:
+            self._report.counts["unchanged"] += 1
+        else:
+            self._report.without_text()
+        return True
 
 
 def total_size(sources: Sequence[Source]) -> int:

@@ -11,7 +11,6 @@ what was written, and goes on from there; readers see the published generation u
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -20,7 +19,7 @@ from ingestion.chunk import Chunker
 from ingestion.parse import Group, Parser, any_file, total_size
 from ingestion.parts import Parts
 from ingestion.report import IngestReport, OnProgress, Progress
-from ingestion.source import Source, parse_sources, path_of
+from ingestion.source import Source, parse_sources, vanished
 from ingestion.write import Writer
 from serving.errors import ConfigurationError, SourceError
 from serving.index.catalog import Catalog
@@ -118,24 +117,13 @@ class _Ingestion:
         """A document is gone when its file is: neither an unreadable folder nor a failed walk can make it look so."""
         page: list[DocumentRecord] = []
         async for record in self._parts.catalog.documents(self._run.collection):
-            if record.state != "gone" and await asyncio.to_thread(self._vanished, record.uri):
+            if record.state != "gone" and await asyncio.to_thread(vanished, self._sources, record.uri):
                 page.append(record)
             if len(page) == _PAGE:
                 await writer.remove(page)
                 page = []
         if page:
             await writer.remove(page)
-
-    def _vanished(self, uri: str) -> bool:
-        if not any(source.covers(uri) for source in self._sources):
-            return False
-        try:
-            os.lstat(path_of(uri))
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except (OSError, ValueError):
-            return False
-        return False
 
     async def _restore_interrupted(self, writer: Writer) -> None:
         async for record in self._parts.catalog.documents(self._run.collection, states=("parsed",)):

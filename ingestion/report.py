@@ -44,6 +44,10 @@ class IngestReport:
     seconds: Counter[Stage] = field(default_factory=Counter)
     total_s: float = 0.0
 
+    def without_text(self) -> None:
+        """A page that has a title and nothing to ask about, as sites have for their folders."""
+        self.skipped["no text below the front matter"] += 1
+
     def fail(self, path: str, reason: str) -> None:
         self.counts["failed"] += 1
         if len(self.failures) < MAX_LISTED:

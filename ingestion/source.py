@@ -130,6 +130,19 @@ def _translate(token: str) -> str:
     return re.escape(token)
 
 
+def vanished(sources: Sequence[Source], uri: str) -> bool:
+    """Whether the file of a document is known to be gone; one that merely cannot be looked at is not."""
+    if not any(source.covers(uri) for source in sources):
+        return False
+    try:
+        os.lstat(path_of(uri))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def walk(source: Source, suffixes: Collection[str]) -> Iterator[Found | Problem]:
     """Everything of a source, folders in name order. Holds one folder's names in memory at a time per depth."""
     if not source.root.is_dir():

@@ -74,8 +74,11 @@ class Writer:
             _record(p, self._run, "written" if steps.touched else "live") for p, steps in zip(group, plans, strict=True)
         ]
         await self._catalog.record(self._run.collection, records)
-        for steps in plans:
+        for parsed, steps in zip(group, plans, strict=True):
             self.touched |= steps.touched
+            if not parsed.chunks and not steps.before:
+                self._report.without_text()
+                continue
             self._report.counts["unchanged" if not steps.touched else "changed" if steps.before else "new"] += 1
 
     async def fail(

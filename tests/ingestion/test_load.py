@@ -30,6 +30,13 @@ def test_front_matter_becomes_title_and_metadata() -> None:
     assert dict(document.metadata) == {"weight": 10, "draft": False, "date": "2024-03-01", "tags": ["a", 2]} | own
 
 
+@pytest.mark.parametrize(("more", "text"), [("", ""), ("\ndescription: What is in here.", "What is in here.")])
+def test_a_page_of_front_matter_alone_is_no_failure(more: str, text: str) -> None:
+    """Sites have such pages for their folders; a description is their text."""
+    document = _load("_index.md", f"---\ntitle: Folder{more}\n---\n\n<!-- overview -->\n")
+    assert (document.title, document.text.strip()) == ("Folder", text)
+
+
 def test_front_matter_may_be_toml() -> None:
     """Between plus signs, as Hugo writes it."""
     document = _load("a.md", '+++\ntitle = "From TOML"\nweight = 3\n+++\nText.')
@@ -186,9 +193,9 @@ def test_text_in_any_encoding(data: bytes) -> None:
     assert _load("a.txt", data).text.startswith("naïve café")
 
 
-@pytest.mark.parametrize("data", [b"", b" \n\t ", b"\xef\xbb\xbf\n", b"---\ntitle: x\n---\n"])
+@pytest.mark.parametrize("data", [b"", b" \n\t ", b"\xef\xbb\xbf\n"])
 def test_empty_files_fail(data: bytes) -> None:
-    """White space, a mark or front matter alone is nothing to ask about."""
+    """White space or a mark alone is nothing to ask about."""
     with pytest.raises(DocumentError, match="empty"):
         _load("a.md", data)
 
