@@ -49,7 +49,8 @@ _AFTERWARDS = re.compile(
 _VERB = re.compile(r"\s+(?:is|are|means|lets|allows|provides|represents|describes|defines|ensures|runs)\b")
 _DANGLING = re.compile(
     r"(?:its?|this|these|those|they|their|that|he|she|such|"
-    r"(?:beyond|besides|before|after|until) (?:that|this)|however|therefore|otherwise|instead|also|then|so|thus|but|and|or|"
+    r"(?:beyond|besides|before|after|until) (?:that|this)|however|therefore|otherwise|instead|also|then|so|thus|but|"
+    r"and|or|"
     r"additionally|for example|for instance|in (?:this|that|such a) case|as a result|similarly|likewise|here|there|"
     r"both|to illustrate)\b",
     re.IGNORECASE,
