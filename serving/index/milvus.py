@@ -61,7 +61,14 @@ _READ = {"consistency_level": "Bounded", **_ONCE}
 _READ_LATEST = {"consistency_level": "Strong", **_ONCE}
 #: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
 #: not to. A server that comes back must be seen at once.
-_CHANNEL = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1_000}
+_CHANNEL = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+    # pymilvus pings every 10 s, also while idle; gRPC servers in Python close the connection for pings that come more
+    # often than every 5 minutes ("too_many_pings").
+    "grpc.keepalive_time_ms": 330_000,
+    "grpc.keepalive_permit_without_calls": False,
+}
 
 
 class Milvus:
