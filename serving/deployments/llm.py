@@ -111,8 +111,13 @@ class Llm:
         await self._engine.check_health()
 
     async def __del__(self) -> None:
-        if engine := getattr(self, "_engine", None):
-            await engine.shutdown()
+        engine = getattr(self, "_engine", None)
+        if engine is None:
+            return
+        await engine.shutdown()
+        # Ray's engine leaves vLLM's own processes to notice by themselves that they are not needed.
+        if client := getattr(engine, "_engine_client", None):
+            client.shutdown()
 
 
 class _Relay:

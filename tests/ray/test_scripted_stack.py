@@ -67,7 +67,9 @@ async def test_both_replicas_give_the_same_answers(stack: Stack) -> None:
         async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as http:
             body = {"model": "extractive", "messages": [{"role": "user", "content": QUESTION}]}
             reply = (await http.post("/v1/chat/completions", json=body)).json()
-            return json.dumps([reply["choices"], reply["rag"]["passages"], reply["rag"]["generation"]])
+            # The last digits of a score depend on the company that the question had in its forward pass.
+            passages = [{**passage, "score": round(passage["score"], 2)} for passage in reply["rag"]["passages"]]
+            return json.dumps([reply["choices"], passages, reply["rag"]["generation"]])
 
     answers = await asyncio.gather(*(ask() for _ in range(20)))
     assert len(set(answers)) == 1
