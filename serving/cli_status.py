@@ -18,7 +18,7 @@ from rich.table import Table
 from serving.cli_next import data_dir_option, program
 from serving.cli_options import ApiKey, AsJson, DataDir, Url, read_settings, server_url
 from serving.client import Client, Refused, ServerUnreachable
-from serving.errors import ConfigurationError
+from serving.errors import CatalogUnavailable, ConfigurationError
 from serving.running import DEFAULT_DATA_DIR, running_server
 from serving.stack import running_milvus, with_catalog
 
@@ -60,15 +60,15 @@ async def _server(data_dir: Path, url: str | None, api_key: str | None) -> dict[
         return {"ready": False, "url": url, "pid": None, "parts": {}, "reason": str(error)}
     state = running_server(data_dir) if url is None else None
     return {
-        "ready": said.get("status") == "ready",
+        "ready": said.get("ready") is True,
         "url": address,
         "pid": state.server.pid if state else None,
         "parts": said.get("parts", {}),
     }
 
 
-async def _collections(data_dir: Path) -> list[dict[str, Any]]:
-    """From the catalog, so also without a server. Empty where there is none yet."""
+async def _collections(data_dir: Path) -> list[dict[str, Any]] | None:
+    """From the catalog, so also without a server. Empty where there is none yet; None if it does not answer."""
     settings = with_catalog(read_settings(), data_dir)
     local = "catalog_url" not in read_settings().index.model_fields_set
     if local and not (data_dir / "catalog.db").exists():
@@ -78,6 +78,8 @@ async def _collections(data_dir: Path) -> list[dict[str, Any]]:
     catalog = Catalog.connect(settings.index)
     try:
         return [asdict(collection) for collection in await catalog.collections()]
+    except CatalogUnavailable:
+        return None
     finally:
         await catalog.close()
 
@@ -93,6 +95,9 @@ def _show(found: Mapping[str, Any]) -> None:
     if milvus:
         out.print(f"[bold]milvus[/]   {milvus['uri']}  [dim]process {milvus['pid']}, embedded[/]")
     out.print(f"[bold]data[/]     {found['data_dir']}")
+    if found["collections"] is None:
+        out.print("[red]the catalog does not answer[/]")
+        return
     if not found["collections"]:
         out.print(f"[dim]no collection yet: {program()} ingest FOLDER{data_dir_option(Path(found['data_dir']))}[/]")
         return
