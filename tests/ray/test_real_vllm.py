@@ -144,7 +144,8 @@ async def test_what_vllm_refuses_is_the_callers_error(stack: Stack) -> None:
 async def test_passages_that_do_not_fit_are_dropped_and_named(stack: Stack) -> None:
     """Prompt and answer share 1,024 tokens: a long answer leaves no room for every passage."""
     roomy = (await stack.chat("tiny", QUESTION, max_tokens=16, rag={"min_score": -1})).json()
-    tight = (await stack.chat("tiny", QUESTION, max_tokens=880, rag={"min_score": -1}, **ON)).json()
+    a_little_too_much = 1024 - roomy["usage"]["prompt_tokens"] + 8
+    tight = (await stack.chat("tiny", QUESTION, max_tokens=a_little_too_much, rag={"min_score": -1}, **ON)).json()
     assert roomy["rag"]["passages"]
     assert tight["rag"]["dropped"]
     assert len(roomy["rag"]["dropped"]) < len(tight["rag"]["dropped"])
