@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +15,13 @@ import httpx
 import psutil
 
 from serving.running import running_server
-from serving.stack import running_milvus
 
 from .waiting import until
 
 ANCHORAGE = str(Path(sys.executable).with_name("anchorage"))
 START_S = 300.0
 STOP_S = 60.0
+MARK = "E2E_STACK"
 
 
 @dataclass
@@ -54,13 +56,13 @@ async def anchorage(*arguments: str, cwd: Path | None = None, timeout_s: float =
 
 @dataclass
 class Stack:
-    """A running `anchorage serve`. `family` is every process that it started, Milvus Lite included."""
+    """A running `anchorage serve`. `mark` is in the environment of every process that descends from it."""
 
     process: asyncio.subprocess.Process
     data_dir: Path
     log_file: Path
+    mark: str
     url: str = ""
-    family: tuple[psutil.Process, ...] = ()
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
@@ -77,12 +79,10 @@ class Stack:
         await until(announced, START_S, every_s=0.05)
         async with httpx.AsyncClient(trust_env=False) as http:
             assert (await http.get(f"{self.url}/readyz")).status_code == 200
-        self.family = self.relatives()
 
-    def relatives(self) -> tuple[psutil.Process, ...]:
-        milvus = running_milvus(self.data_dir)
-        own = psutil.Process(self.process.pid).children(recursive=True)
-        return (*own, *([psutil.Process(milvus.server.pid)] if milvus else []))
+    def family(self) -> list[psutil.Process]:
+        """Every living process that it started."""
+        return marked(self.mark)
 
     async def stop(self, *signals: signal.Signals) -> int:
         """Send the signals one after the other; the exit code."""
@@ -92,27 +92,29 @@ class Stack:
         async with asyncio.timeout(STOP_S):
             return await self.process.wait()
 
-    def left_behind(self) -> list[str]:
-        """Processes that should be gone."""
-        return [" ".join(p.cmdline())[:200] for p in self.family if p.is_running() and p.status() != "zombie"]
-
     async def destroy(self) -> None:
         """Whatever state it is in, nothing of it stays."""
-        family = {*self.family, *(self.relatives() if self.process.returncode is None else ())}
-        milvus = running_milvus(self.data_dir)
-        if milvus is not None:
-            family.add(psutil.Process(milvus.server.pid))
-        if self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-        for relative in family:
-            if relative.is_running():
+        for relative in self.family():
+            with suppress(psutil.NoSuchProcess):
                 relative.kill()
+        await self.process.wait()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Living processes with this mark, whoever is their parent now: Ray's and Milvus Lite included."""
+    return [process for process in psutil.process_iter() if _environment(process).get(MARK) == mark]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ() if process.status() != psutil.STATUS_ZOMBIE else {}
+    except psutil.Error:
+        return {}
 
 
 async def start_serve(data_dir: Path, *options: str, port: int = 0, **environment: str) -> Stack:
     """`anchorage serve`, as its own process group, its output in a file."""
-    log_file = _log_file(data_dir)
+    log_file, mark = _log_file(data_dir), uuid.uuid4().hex
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             ANCHORAGE,
@@ -122,13 +124,13 @@ async def start_serve(data_dir: Path, *options: str, port: int = 0, **environmen
             "--port",
             str(port),
             *options,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, MARK: mark},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    return Stack(process, data_dir, log_file)
+    return Stack(process, data_dir, log_file, mark)
 
 
 def _log_file(data_dir: Path) -> Path:

@@ -103,7 +103,7 @@ async def test_status_of_a_running_stack(stack: Stack) -> None:
     assert found["server"]["url"] == stack.url
     assert found["server"]["pid"] == stack.process.pid
     assert all(part["ready"] for part in found["server"]["parts"].values())
-    assert found["milvus"]["pid"] in {process.pid for process in stack.family}
+    assert found["milvus"]["pid"] in {process.pid for process in stack.family()}
     [collection] = [entry for entry in found["collections"] if entry["name"] == "default"]
     assert collection["documents"] == 2
     assert collection["generation"] >= 1
