@@ -42,7 +42,7 @@ async def relay(streams: int, tokens: int, rounds: int, peers: Mapping[str, bool
 
 
 async def search(chunks: int, rounds: int, progress: Progress, *, quick: bool) -> Result:
-    each, flood = (10, 5) if quick else (40, 25)
+    each, flood = (10, 4) if quick else (20, 12)
     async with stage() as on:
         store = await filled(on, chunks, min(400, chunks))
         server = await on.ours(None)

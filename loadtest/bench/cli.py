@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -142,10 +143,13 @@ def finish(name: str, bench: Bench, *, json: bool) -> None:
     console = Console(stderr=True)
     try:
         with Progress(console=console, transient=True) as progress:
-            result = asyncio.run(_awaited(bench, progress))
+            result = asyncio.run(_stoppable(bench, progress))
     except (BenchError, AnchorageError) as error:
         console.print(f"{name}: this run does not count: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print(f"{name}: stopped", style="red", markup=False)
+        raise typer.Exit(130) from None
     if json:
         sys.stdout.write(as_json(name, machine, result) + "\n")
     else:
@@ -153,8 +157,11 @@ def finish(name: str, bench: Bench, *, json: bool) -> None:
     raise typer.Exit(0 if result.passed else 1)
 
 
-async def _awaited(bench: Bench, progress: Progress) -> Result:
-    return await bench(progress)
+async def _stoppable(bench: Bench, progress: Progress) -> Result:
+    """A bench that is told to end (SIGTERM) stops what it started, as it does for Ctrl-C."""
+    task = asyncio.ensure_future(bench(progress))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def main() -> None:
