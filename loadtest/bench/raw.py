@@ -37,6 +37,11 @@ class RawStore:
         return time.perf_counter() - started
 
 
+def connect(uri: str) -> MilvusClient:
+    """pymilvus pings every 10 s by default, for which servers close the connection now and then: less often here."""
+    return MilvusClient(uri, grpc_options={"grpc.keepalive_time_ms": 330_000})
+
+
 def visible(tenant: str, collection: str, generation: int) -> str:
     """The filter that every search of the product has."""
     partition = f'{schema.PARTITION} == "{schema.partition(tenant, collection)}"'

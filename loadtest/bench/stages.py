@@ -9,13 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pymilvus import MilvusClient
-
 from loadtest.bench import servers
 from loadtest.bench.client import body_of, read_stream
 from loadtest.bench.corpus import Loaded, load
 from loadtest.bench.processes import HOST, Launch, Server, free_port, running
-from loadtest.bench.raw import RawStore, visible
+from loadtest.bench.raw import RawStore, connect, visible
 from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL
 from loadtest.bench.sides import CHAT, Side
 from serving.index import schema
@@ -67,7 +65,7 @@ class Filled:
         """The same collection without us: pymilvus and the model in this process, asking for `limit` hits."""
         index = schema.index_name(self.embedder.name, self.embedder.dimension)
         where = visible(self.index.tenant, COLLECTION, generation=1)
-        return RawStore(MilvusClient(self.index.milvus_uri), self.embedder, index, where, limit)
+        return RawStore(connect(self.index.milvus_uri), self.embedder, index, where, limit)
 
 
 async def filled(on: Stage, chunks: int, distinct: int) -> Filled:

