@@ -21,7 +21,7 @@ from serving.errors import AnchorageError, ConfigurationError
 from serving.settings import Settings
 
 DEMO_DATA_DIR = Path(".anchorage") / "demo"
-QUESTION = "What does a caller get while the language model is starting?"
+QUESTION = "How do I remove a document?"
 
 
 class StepFailed(AnchorageError):

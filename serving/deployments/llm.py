@@ -26,6 +26,12 @@ from serving.vllm import Item, Kind
 #: what comes meanwhile travels in the next one. One stream alone is not slowed down.
 MESSAGE_COST_S = 0.0003
 
+_GAUGE = (
+    "# HELP anchorage_engine_requests Requests in the engine.\n"
+    "# TYPE anchorage_engine_requests gauge\n"
+    "anchorage_engine_requests {}\n"
+)
+
 
 class Llm:
     """One engine. `config`: LLMConfig of `ray.serve.llm`, as a dict. `engine_cls`: import path of another engine."""
@@ -102,10 +108,14 @@ class Llm:
         return len(self._engine._engine_client.output_processor.request_states)
 
     async def metrics_text(self) -> tuple[str, str]:
-        """This replica's id and vLLM's Prometheus metrics."""
+        """This replica's id and its Prometheus metrics: vLLM's own, and how many requests are in the engine now.
+
+        vLLM's gauges stand still while no request is left to step, so an aborted last one would seem to go on.
+        """
         from prometheus_client import generate_latest
 
-        return serve.get_replica_context().replica_tag, generate_latest().decode()
+        own = _GAUGE.format(await self.running())
+        return serve.get_replica_context().replica_tag, own + generate_latest().decode()
 
     async def check_health(self) -> None:
         await self._engine.check_health()

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from serving.deployments.environment import variables
 from serving.deployments.names import API, APP, EMBEDDER, LLM
 from serving.errors import ConfigurationError, EmbedderUnavailable, EngineUnavailable, Unavailable
@@ -29,6 +31,7 @@ _FAILURES: Mapping[str, type[Unavailable]] = {EMBEDDER: EmbedderUnavailable, LLM
 #: Messages pass by gRPC; the object store holds next to nothing. 75 MiB is Ray's least.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _LOOK_S = 0.1
+_FOLDER = "anchorage-ray-"
 #: Whoever stops the server of his own machine does not wait for an answer to end.
 _DRAIN_S = 2.0
 _START_S = 900.0
@@ -49,20 +52,43 @@ async def serve_locally(
     """
     port = await asyncio.to_thread(_usable_port, settings.api.host, settings.api.port)
     settings = settings.model_copy(update={"api": settings.api.model_copy(update={"port": port})})
-    # Ray's sockets lie in its folder, and a socket's path has 107 characters at most: not below the data directory.
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="anchorage-"))
+    folder = await asyncio.to_thread(_own_folder)
     before = dict(os.environ)
     try:
         os.environ.update(variables(port, direct=settings.api.replicas == 1))
-        await asyncio.to_thread(_start_ray, settings, folder)
+        await _to_the_end(_start_ray, settings, folder)
         progress("ray")
-        await asyncio.to_thread(_deploy, settings)
+        await _to_the_end(_deploy, settings)
         await _until_running(settings, progress, wait_for_llm=wait_for_llm)
-        yield f"http://{_shown(settings.api.host)}:{port}"
+        yield _url(settings.api.host, port)
     finally:
         await asyncio.shield(asyncio.to_thread(_stop, folder, log_dir))
         os.environ.clear()
         os.environ.update(before)
+
+
+async def _to_the_end(work: Callable[..., None], *args: Any) -> None:
+    """Run in a thread, and wait for it even if cancelled: what is half started cannot be stopped."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+def _own_folder() -> Path:
+    """A new folder named for this process; those of processes that were killed are removed.
+
+    Ray's sockets lie in it, and a socket's path has 103 characters at most (macOS): in /tmp, not in the data directory
+    and not in a long TMPDIR.
+    """
+    base = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+    for left in base.glob(f"{_FOLDER}*-*"):
+        owner = left.name.removeprefix(_FOLDER).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=base))
 
 
 def _usable_port(host: str, port: int) -> int:
@@ -168,7 +194,12 @@ async def _until_listening(host: str, port: int) -> None:
 
 
 def _shown(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _url(host: str, port: int) -> str:
+    shown = _shown(host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
 def _hush() -> None:

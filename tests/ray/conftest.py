@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,11 +14,8 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 
-from serving.deployments.local import serve_locally
-from serving.settings import Settings
-from serving.stack import embedded_index
+from tests.e2e import running_stack
 
 DOCUMENTS = {
     "tides.md": "# Tides\n\nSpring tides come about twice a month, when the sun and the moon pull along one line.\n",
@@ -31,7 +28,7 @@ QUESTION = "When do spring tides come?"
 class Stack:
     """A running application and its clients."""
 
-    url: str
+    server: running_stack.Stack
     http: httpx.AsyncClient
     client: openai.AsyncOpenAI
 
@@ -40,15 +37,13 @@ class Stack:
         return await self.http.post("/v1/chat/completions", json=body)
 
     async def running(self) -> int:
-        """Requests that the engine works on now, by its own count."""
-        from ray import serve
-
-        return int(await serve.get_deployment_handle("Llm", "anchorage").running.remote())
+        """Requests in the engine now, by its own count."""
+        page = (await self.http.get("/metrics")).text
+        return int(sum(float(count) for count in re.findall(r"^anchorage_engine_requests\{.*\} (\S+)$", page, re.M)))
 
     def kill(self, name: str) -> None:
-        """Kill the processes of our Ray whose command line begins with `name`."""
-        ours = psutil.Process().children(recursive=True)
-        named = [process for process in ours if " ".join(process.cmdline()).startswith(name)]
+        """Kill the server's processes whose command line begins with `name`."""
+        named = [process for process in self.server.family() if " ".join(process.cmdline()).startswith(name)]
         assert named
         for process in named:
             process.kill()
@@ -66,29 +61,27 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, **groups: dict[str, Any]) -> AsyncIterator[Stack]:
-    """The stack with two documents ingested."""
-    async with embedded_index(Settings(**groups), folder / "data") as settings:  # type: ignore[arg-type]
-        settings = settings.model_copy(update={"api": settings.api.model_copy(update={"port": 0})})
-        await _ingest(folder)
-        async with (
-            serve_locally(settings, log_dir=folder / "logs") as url,
-            httpx.AsyncClient(base_url=url, timeout=90, trust_env=False) as http,
-            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-        ):
-            yield Stack(url, http, client)
-
-
-async def _ingest(folder: Path) -> None:
-    documents = folder / "documents"
+async def serving(folder: Path, **groups: dict[str, Any]) -> AsyncIterator[Stack]:
+    """`anchorage serve` with these settings and two documents ingested, as its own process: Ray reads its variables
+    when it is first imported, so a process can have one Ray at most."""
+    documents, data_dir = folder / "documents", folder / "data"
     documents.mkdir()
     for name, text in DOCUMENTS.items():
         (documents / name).write_text(text)
-    anchorage = str(Path(sys.executable).with_name("anchorage"))
-    process = await asyncio.create_subprocess_exec(
-        anchorage, "ingest", str(documents), "--data-dir", str(folder / "data"), env=os.environ
-    )
-    assert await process.wait() == 0
+    environment = {f"ANCHORAGE_{group.upper()}": json.dumps(values) for group, values in groups.items()}
+    server = await running_stack.start_serve(data_dir, **environment)
+    try:
+        await server.until_ready()
+        ingested = await running_stack.anchorage("ingest", str(documents), "--data-dir", str(data_dir))
+        assert ingested.code == 0, ingested.err
+        async with (
+            httpx.AsyncClient(base_url=server.url, timeout=90, trust_env=False) as http,
+            openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        ):
+            yield Stack(server, http, client)
+        assert await server.stop() == 0, server.log()
+    finally:
+        await server.destroy()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> None:

