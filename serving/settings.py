@@ -68,7 +68,12 @@ class RetrievalSettings(_Group):
     search_top_k: int = Field(10, gt=0, le=100, description="Results of a search that names no top_k.")
     max_top_k: int = Field(100, gt=0, description="Largest top_k a caller may ask for.")
     min_score: float = Field(0.2, ge=-1, le=1, description="Passages of a chat below this score are not used.")
-    rrf_k: int = Field(60, gt=0, description="Constant of reciprocal rank fusion (Cormack et al., SIGIR 2009).")
+    rrf_k: int = Field(
+        10,
+        gt=0,
+        description="Constant of reciprocal rank fusion (Cormack et al., SIGIR 2009, use 60; with 10, a passage that one"
+        " of both searches ranks first stays near the top).",
+    )
     per_document: int = Field(2, gt=0, description="Passages a document gives to a chat before others get their turn.")
     search_per_document: int = Field(1, gt=0, description="The same for /v1/search.")
     join_neighbours: bool = Field(True, description="Join retrieved chunks that touch in their document (chat only).")
