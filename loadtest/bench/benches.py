@@ -14,6 +14,7 @@ from loadtest.bench import servers
 from loadtest.bench import ttft as _ttft
 from loadtest.bench.processes import free_port
 from loadtest.bench.search import ASKED
+from loadtest.bench.servers import Pace
 from loadtest.bench.stages import filled, stage, started_once, streamers
 from loadtest.bench.table import Result
 
@@ -29,7 +30,7 @@ def ray_peers(*, default: bool, all_flags: bool) -> dict[str, bool]:
 async def ttft(rounds: int, peers: Mapping[str, bool], progress: Progress, *, quick: bool) -> Result:
     clients, requests = ((1, 8), 16) if quick else ((1, 8, 32), 64)
     async with stage() as on:
-        players = await streamers(on, _ttft.FIRST_TOKEN_S, _ttft.TOKENS, retrieval=True, peers=peers, ceiling=False)
+        players = await streamers(on, _ttft.PACE, _ttft.TOKENS, retrieval=True, peers=peers, ceiling=False)
         sides = {name: side for name, (side, _) in players.items()}
         sides["direct"] = sides.pop("bare uvicorn")
         return await _ttft.measure(sides, clients, rounds, requests, progress)
@@ -37,7 +38,7 @@ async def ttft(rounds: int, peers: Mapping[str, bool], progress: Progress, *, qu
 
 async def relay(streams: int, tokens: int, rounds: int, peers: Mapping[str, bool], progress: Progress) -> Result:
     async with stage() as on:
-        players = await streamers(on, 0.0, tokens, retrieval=False, peers=peers, ceiling=True)
+        players = await streamers(on, Pace(), tokens, retrieval=False, peers=peers, ceiling=True)
         return await _relay.measure(players, streams, tokens, rounds, progress)
 
 
@@ -69,7 +70,7 @@ async def fidelity(chunks: int, questions: int, progress: Progress) -> Result:
 async def memory(requests: int, progress: Progress) -> Result:
     async with stage() as on:
         store = await filled(on, 1_000, 100)
-        server = await on.ours(0.0)
+        server = await on.ours(Pace())
         return await _memory.measure(server, store.loaded.questions, requests, progress)
 
 

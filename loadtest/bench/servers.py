@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.processes import Launch, free_port
@@ -13,24 +14,28 @@ COLLECTION = "bench"
 _ENGINE = "serving.deployments.scripted.ScriptedEngine"
 
 
-def bare(port: int, events: Path, first_token_s: float, *, whole: bool = False) -> Launch:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When the scripted engine speaks: the first token after `first_s`, each further one `gap_s` later (seconds)."""
+
+    first_s: float = 0.0
+    gap_s: float = 0.0
+
+
+def bare(port: int, events: Path, pace: Pace, *, whole: bool = False) -> Launch:
     """A bare uvicorn that streams the events in a file."""
     mode = "whole" if whole else "each"
-    arguments = ("loadtest.bench.peers.bare", str(port), str(events), str(first_token_s), mode)
+    arguments = ("loadtest.bench.peers.bare", str(port), str(events), str(pace.first_s), str(pace.gap_s), mode)
     return Launch(f"bare uvicorn {mode}", arguments, {}, "/")
 
 
-def ours(port: int, data_dir: Path, first_token_s: float | None) -> Launch:
-    """`anchorage serve`. `first_token_s` None: extractive answers only; else with the scripted engine as its LLM."""
+def ours(port: int, data_dir: Path, pace: Pace | None) -> Launch:
+    """`anchorage serve`. `pace` None: extractive answers only; else with the scripted engine as its LLM."""
     arguments = ("serving.cli", "serve", "--data-dir", str(data_dir), "--port", str(port))
-    return Launch(
-        "anchorage serve", arguments, {} if first_token_s is None else _scripted_llm(first_token_s), "/readyz"
-    )
+    return Launch("anchorage serve", arguments, {} if pace is None else _scripted_llm(pace), "/readyz")
 
 
-def ray_llm(
-    port: int, first_token_s: float, folder: Path, *, flags: bool = False, batching_ms: int | None = None
-) -> Launch:
+def ray_llm(port: int, pace: Pace, folder: Path, *, flags: bool = False, batching_ms: int | None = None) -> Launch:
     """Ray Serve's `build_openai_app` with the scripted engine, at its defaults or with what speeds it up.
 
     `flags`: throughput mode and HAProxy. Direct streaming needs vLLM's own HTTP application, which a scripted engine
@@ -38,7 +43,7 @@ def ray_llm(
     """
     name = f"Ray Serve {'flags' if flags else 'default'} {'' if batching_ms is None else batching_ms}".strip()
     arguments = ["loadtest.bench.peers.ray_llm", str(port), *([] if batching_ms is None else [str(batching_ms)])]
-    environment = {"RAYLLM_VLLM_ENGINE_CLS": _ENGINE, "ANCHORAGE_SCRIPT": _script(first_token_s)}
+    environment = {"RAYLLM_VLLM_ENGINE_CLS": _ENGINE, "ANCHORAGE_SCRIPT": _script(pace)}
     return Launch(name, arguments, {**environment, **(fast_serve(folder) if flags else {})}, "/v1/models")
 
 
@@ -70,8 +75,8 @@ def fast_serve(folder: Path) -> dict[str, str]:
     }
 
 
-def _scripted_llm(first_token_s: float) -> dict[str, str]:
-    engine = {"RAYLLM_VLLM_ENGINE_CLS": _ENGINE, "ANCHORAGE_SCRIPT": _script(first_token_s)}
+def _scripted_llm(pace: Pace) -> dict[str, str]:
+    engine = {"RAYLLM_VLLM_ENGINE_CLS": _ENGINE, "ANCHORAGE_SCRIPT": _script(pace)}
     return {
         "ANCHORAGE_LLM__MODEL": SCRIPTED_MODEL,
         "ANCHORAGE_LLM__DEVICE": "cpu",
@@ -79,5 +84,5 @@ def _scripted_llm(first_token_s: float) -> dict[str, str]:
     }
 
 
-def _script(first_token_s: float) -> str:
-    return json.dumps({"first_s": first_token_s})
+def _script(pace: Pace) -> str:
+    return json.dumps({"first_s": pace.first_s, "gap_s": pace.gap_s})

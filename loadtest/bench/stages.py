@@ -14,7 +14,7 @@ from loadtest.bench.client import body_of, read_stream
 from loadtest.bench.corpus import Loaded, load
 from loadtest.bench.processes import HOST, Launch, Server, free_port, running
 from loadtest.bench.raw import RawStore, connect, visible
-from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL
+from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL, Pace
 from loadtest.bench.sides import CHAT, Side
 from serving.index import schema
 from serving.index.embedder import LocalEmbedder
@@ -41,9 +41,9 @@ class Stage:
         settings = await self._stack.enter_async_context(embedded_index(Settings(), self.data_dir))
         return settings.index
 
-    async def ours(self, first_token_s: float | None) -> Server:
+    async def ours(self, pace: Pace | None) -> Server:
         port = free_port()
-        return await self.start(servers.ours(port, self.data_dir, first_token_s), port)
+        return await self.start(servers.ours(port, self.data_dir, pace), port)
 
 
 @asynccontextmanager
@@ -76,7 +76,7 @@ async def filled(on: Stage, chunks: int, distinct: int) -> Filled:
 
 
 async def streamers(
-    on: Stage, first_token_s: float, tokens: int, *, retrieval: bool, peers: Mapping[str, bool], ceiling: bool
+    on: Stage, pace: Pace, tokens: int, *, retrieval: bool, peers: Mapping[str, bool], ceiling: bool
 ) -> dict[str, Player]:
     """Ours, a bare uvicorn that streams the same bytes, and Ray Serve: `peers` by name, True with all flags.
 
@@ -85,7 +85,7 @@ async def streamers(
     """
     if retrieval:
         await filled(on, 1_000, 100)
-    server = await on.ours(first_token_s)
+    server = await on.ours(pace)
     side = Side("ours", server.port, f"{SCRIPTED_MODEL}@none")
     players: dict[str, Player] = {"ours": (side, server)}
     if retrieval:
@@ -94,20 +94,20 @@ async def streamers(
     events = on.folder / "events"
     spoken = await read_stream(HOST, side.port, side.path, {**CHAT, "model": side.model, "max_tokens": tokens})
     events.write_bytes(body_of(spoken.response))
-    players["bare uvicorn"] = await _bare(on, events, first_token_s, whole=False)
+    players["bare uvicorn"] = await _bare(on, events, pace, whole=False)
     if ceiling:
-        players["bare uvicorn, joined"] = await _bare(on, events, first_token_s, whole=True)
+        players["bare uvicorn, joined"] = await _bare(on, events, pace, whole=True)
     for name, flags in peers.items():
         port = free_port()
         batching_ms = 0 if flags and "50 ms" not in name else None
-        launch = servers.ray_llm(port, first_token_s, on.folder, flags=flags, batching_ms=batching_ms)
+        launch = servers.ray_llm(port, pace, on.folder, flags=flags, batching_ms=batching_ms)
         players[name] = (Side(name, port, SCRIPTED_MODEL), await on.start(launch, port))
     return players
 
 
-async def _bare(on: Stage, events: Path, first_token_s: float, *, whole: bool) -> Player:
+async def _bare(on: Stage, events: Path, pace: Pace, *, whole: bool) -> Player:
     port = free_port()
-    server = await on.start(servers.bare(port, events, first_token_s, whole=whole), port)
+    server = await on.start(servers.bare(port, events, pace, whole=whole), port)
     return Side(server.name, port, "bare"), server
 
 

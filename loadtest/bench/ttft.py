@@ -13,11 +13,13 @@ from rich.progress import Progress
 from loadtest.bench.client import Stream, read_stream
 from loadtest.bench.processes import HOST
 from loadtest.bench.rounds import Measure, Sample, Samples, differences, interleave, percentile, series, spread
+from loadtest.bench.servers import Pace
 from loadtest.bench.sides import CHAT, Side, same_pieces
 from loadtest.bench.table import Result, Row, added
 from loadtest.bench.watch import watched
 
-FIRST_TOKEN_S = 0.020
+#: The gaps keep a stream going for longer than Ray Serve's 50 ms batches: one that ends sooner is sent when it ends.
+PACE = Pace(first_s=0.020, gap_s=0.005)
 TOKENS = 16
 BAR_MS = 5.0
 #: By number of clients: how late the client's timers may be (p90), ms. Many clients on few cores are shown, not judged.
