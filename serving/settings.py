@@ -71,8 +71,8 @@ class RetrievalSettings(_Group):
     rrf_k: int = Field(
         10,
         gt=0,
-        description="Constant of reciprocal rank fusion (Cormack et al., SIGIR 2009, use 60; with 10, a passage that one"
-        " of both searches ranks first stays near the top).",
+        description="Constant of reciprocal rank fusion. Cormack et al. (SIGIR 2009) use 60; with 10, a passage that "
+        "one of both searches ranks first stays near the top.",
     )
     per_document: int = Field(2, gt=0, description="Passages a document gives to a chat before others get their turn.")
     search_per_document: int = Field(1, gt=0, description="The same for /v1/search.")
