@@ -1,9 +1,9 @@
 """The yardstick of every relay: a bare uvicorn that streams given events.
 
-Run as `python -m loadtest.bench.peers.bare PORT EVENTS_FILE FIRST_TOKEN_S GAP_S each|whole`. The file holds the events as the
-product sent them, so that both sides move the same bytes. `each`: the event loop gets a turn after each event,
-as it does after each token of any engine, so every event is a write of its own. `whole`: no turn in between, which
-makes uvicorn join a whole answer into one or two writes; no token stream can do that, it is the machine's ceiling.
+Run as `python -m loadtest.bench.peers.bare PORT EVENTS_FILE FIRST_TOKEN_S GAP_S each|whole`. The file holds the events
+as the product sent them: both sides move the same bytes. `each`: the event loop gets a turn after each event, as
+it does after each token of any engine, so each event is its own write. `whole`: no turn in between, which makes
+uvicorn join a whole answer into one or two writes; no token stream can do that, it is the machine's ceiling.
 """
 
 from __future__ import annotations
