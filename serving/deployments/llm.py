@@ -77,8 +77,9 @@ class Llm:
         self._streams += 1
         try:
             done: Item | None = None
+            reader = vllm.Reader()
             async for chunks in relay.batches(lambda: self._streams * MESSAGE_COST_S):
-                batch, ended = vllm.done_last(_items(chunks))
+                batch, ended = vllm.done_last(_items(reader, chunks))
                 done = ended or done
                 if done and relay.ended:
                     batch.append(done)
@@ -178,11 +179,11 @@ class _Relay:
             self._news.set()
 
 
-def _items(chunks: list[Any]) -> list[Item]:
-    if all(isinstance(chunk, str) for chunk in chunks):
-        return vllm.items(chunks)
+def _items(reader: vllm.Reader, chunks: list[Any]) -> list[Item]:
+    if isinstance(chunks[0], str):
+        return reader.items(chunks)
     # The engine refused the request: one error object instead of a stream.
-    return [vllm.refusal(chunk.error.model_dump()) for chunk in chunks if not isinstance(chunk, str)]
+    return [vllm.refusal(chunk.error.model_dump()) for chunk in chunks]
 
 
 def llm_config(name: str, source: str, engine_args: Mapping[str, Any], *, gpu: bool) -> dict[str, Any]:

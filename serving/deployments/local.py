@@ -16,8 +16,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from serving.deployments.environment import variables
 from serving.deployments.names import API, APP, EMBEDDER, LLM
 from serving.errors import ConfigurationError, EmbedderUnavailable, EngineUnavailable, Unavailable
@@ -86,9 +84,19 @@ def _own_folder() -> Path:
     base = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
     for left in base.glob(f"{_FOLDER}*-*"):
         owner = left.name.removeprefix(_FOLDER).partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+        if owner.isdecimal() and not _alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=base))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _usable_port(host: str, port: int) -> int:

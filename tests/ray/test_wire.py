@@ -30,7 +30,7 @@ def test_a_chat_stream_becomes_tokens_usage_and_a_reason() -> None:
         sse({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None}}),
         "data: [DONE]\n\n",
     ]
-    batch, done = vllm.done_last(vllm.items(chunks))
+    batch, done = vllm.done_last(vllm.Reader().items(chunks))
     assert done is not None
     assert vllm.events([*batch, done]) == [Token("Hel"), Token("lo\n\n"), Usage(3, 2, 0), Done("stop")]
 
@@ -38,14 +38,17 @@ def test_a_chat_stream_becomes_tokens_usage_and_a_reason() -> None:
 def test_a_completion_stream_has_its_text_in_another_place() -> None:
     """Text completions carry `text` in the choice itself."""
     chunk = sse({"choices": [{"index": 0, "text": "pod", "logprobs": None, "finish_reason": "length"}]})
-    assert vllm.events(vllm.items([chunk])) == [Token("pod"), Done("length")]
+    assert vllm.events(vllm.Reader().items([chunk])) == [Token("pod"), Done("length")]
 
 
 def test_tool_calls_and_log_probabilities_travel_beside_the_text() -> None:
     """What a chunk has besides text is kept in OpenAI's shape."""
     call = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}
     chunks = [chat(call), chat({"content": "a"}, logprobs={"content": [{"token": "a"}]})]
-    assert vllm.events(vllm.items(chunks)) == [Token("", call), Token("a", {"logprobs": {"content": [{"token": "a"}]}})]
+    assert vllm.events(vllm.Reader().items(chunks)) == [
+        Token("", call),
+        Token("a", {"logprobs": {"content": [{"token": "a"}]}}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,13 +63,13 @@ def test_tool_calls_and_log_probabilities_travel_beside_the_text() -> None:
 def test_an_error_in_the_stream_is_raised_as_ours(error: dict[str, Any], expected: type[Exception]) -> None:
     """4xx is the caller's, anything else the engine's."""
     with pytest.raises(expected):
-        vllm.events(vllm.items([sse({"error": error})]))
+        vllm.events(vllm.Reader().items([sse({"error": error})]))
 
 
 def test_an_aborted_answer_is_not_a_finished_one() -> None:
     """A finish reason that no caller knows means that the engine gave up."""
     with pytest.raises(EngineUnavailable, match="abort"):
-        vllm.events(vllm.items([chat({"content": ""}, finish_reason="abort")]))
+        vllm.events(vllm.Reader().items([chat({"content": ""}, finish_reason="abort")]))
 
 
 def test_what_was_not_given_is_left_out_and_zero_stays_zero() -> None:
