@@ -22,6 +22,9 @@ SMALL_CPUS = 0.1
 #: Requests that Serve lets through to one Api replica: far above what our own admission takes, which answers a request
 #: that is too many in OpenAI's shape.
 _API_REQUESTS = 100_000
+#: OpenMP's threads spin after each forward pass, on cores that the search is waiting for: measured on 2 cores, a search
+#: over HTTP takes 24 ms instead of 31 when they sleep.
+_EMBEDDER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 #: Seconds between health checks, three of which must fail: an engine that died is replaced after some 6 s.
 _HEALTH_PERIOD_S = 2.0
 #: A model that cannot be loaded fails the same way each time.
@@ -90,7 +93,7 @@ def _embedder(settings: Settings) -> Application:
         "name": EMBEDDER,
         "num_replicas": settings.embedder.replicas,
         "max_ongoing_requests": 1024,
-        "ray_actor_options": {"num_cpus": SMALL_CPUS},
+        "ray_actor_options": {"num_cpus": SMALL_CPUS, "runtime_env": {"env_vars": _EMBEDDER_ENVIRONMENT}},
         "health_check_period_s": _HEALTH_PERIOD_S,
         "graceful_shutdown_wait_loop_s": 0.2,
     }
