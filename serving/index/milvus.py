@@ -205,11 +205,12 @@ class Milvus:
         wanted = {"limit": request.limit, "output_fields": fields, **_READ}
         if request.mode == "hybrid" and terms:
             found = await client.hybrid_search(request.index, [dense, text], RRFRanker(request.rrf_k), **wanted)
-        else:
-            one = text if request.mode == "text" else dense
-            found = await client.search(
-                request.index, one.data, where, anns_field=one.anns_field, search_params=one.param, **wanted
-            )
+            # Ties are common (first of one search only, first of the other only): the closer one goes first.
+            fused = [(hit["distance"], _hit(hit, request.vector)) for hit in found[0]]
+            return [hit for _, hit in sorted(fused, key=lambda pair: (-pair[0], -pair[1].similarity))]
+        one = text if request.mode == "text" else dense
+        options = {"anns_field": one.anns_field, "search_params": one.param, **wanted}
+        found = await client.search(request.index, one.data, where, **options)
         return [_hit(hit, request.vector) for hit in found[0]]
 
     # -- rows, for the writer ------------------------------------------------------------------------------------------
