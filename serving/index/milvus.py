@@ -30,7 +30,7 @@ from serving.errors import ConfigurationError, IndexUnavailable
 from serving.index import schema
 from serving.index.expressions import any_of, literal, visible, within
 from serving.index.lexical import lexical
-from serving.index.types import Hit, Passage, SearchRequest, StoredChunk, StoredKey, Vectors
+from serving.index.types import Hit, SearchRequest, StoredChunk, StoredKey, Vectors
 from serving.settings import IndexSettings
 
 _T = TypeVar("_T")
@@ -168,25 +168,6 @@ class Milvus:
         if request.mode == "text" and not terms:
             return []
         return await self._call(lambda client: self._search(client, request, terms), index=request.index)
-
-    async def neighbours(self, request: SearchRequest, uri: str, ordinals: Sequence[int]) -> list[Passage]:
-        """Chunks of one document by ordinal, in document order, with score 0."""
-        wanted = ", ".join(str(int(ordinal)) for ordinal in ordinals)
-        where = (
-            f"{visible(self._tenant, request.collection, request.generation)} and {schema.URI} == {literal(uri)} "
-            f"and {schema.ORDINAL} in [{wanted}]"
-        )
-        entities = await self._call(
-            lambda client: client.query(
-                request.index,
-                filter=where,
-                output_fields=list(schema.PASSAGE_FIELDS),
-                limit=len(ordinals),
-                **_READ,
-            ),
-            index=request.index,
-        )
-        return sorted((schema.passage(entity, 0.0) for entity in entities), key=lambda passage: passage.ordinal)
 
     async def _search(self, client: AsyncMilvusClient, request: SearchRequest, terms: str) -> list[Hit]:
         where = visible(self._tenant, request.collection, request.generation)

@@ -202,7 +202,3 @@ class Searcher(Protocol):
     async def search(self, request: SearchRequest) -> list[Hit]:
         """Best first, by the mode's own order. Raises IndexUnavailable."""
         ...
-
-    async def neighbours(self, request: SearchRequest, uri: str, ordinals: Sequence[int]) -> list[Passage]:
-        """Chunks of one document by ordinal, in document order, with score 0. Raises IndexUnavailable."""
-        ...

@@ -198,14 +198,6 @@ async def test_dense_ranking_is_that_of_brute_force(milvus_lite: MilvusLiteServe
     await store.close()
 
 
-async def test_neighbours_come_in_document_order(store: Milvus, index: str) -> None:
-    """Neighbours are of the same document and generation, ordered by their place."""
-    await store.upsert(index, [stored(f"part {i}", ordinal=i, uri='u"1') for i in range(5)])
-    await store.upsert(index, [stored("other", ordinal=2, uri="u2"), stored("later", ordinal=3, uri='u"1', born=2)])
-    passages = await store.neighbours(request(index), 'u"1', [3, 1, 9])
-    assert [(passage.text, passage.score) for passage in passages] == [("part 1", 0.0), ("part 3", 0.0)]
-
-
 async def test_what_does_not_fit_is_the_documents_fault(store: Milvus, index: str) -> None:
     """A chunk too large in bytes, or not Unicode, is refused by name, before anything is written."""
     good = stored("good", ordinal=0)
