@@ -1,4 +1,4 @@
-"""The store, on Milvus: the write side for ingestion and the read side for retrieval. The only importer of pymilvus.
+"""The store, on Milvus: the write side for ingestion and the read side for retrieval.
 
 The same code talks to a Milvus cluster and to the Milvus Lite server. Both implement one gRPC protocol; where they
 differ (BM25's sign, a collection that is not loaded after a restart, partial updates) this file is written so that
@@ -8,12 +8,9 @@ either answer is right.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, TypeVar
 
-import grpc  # type: ignore[import-untyped]
 import numpy as np
 from pymilvus import (
     AnnSearchRequest,
@@ -22,14 +19,14 @@ from pymilvus import (
     Function,
     FunctionType,
     MilvusClient,
-    MilvusException,
     RRFRanker,
 )
 
-from serving.errors import ConfigurationError, IndexUnavailable
+from serving.errors import ConfigurationError
 from serving.index import schema
 from serving.index.expressions import any_of, literal, visible, within
 from serving.index.lexical import lexical
+from serving.index.milvus_connection import LONG_S, ONCE, Connection
 from serving.index.types import Hit, SearchRequest, StoredChunk, StoredKey, Vectors
 from serving.settings import IndexSettings
 
@@ -37,6 +34,8 @@ _T = TypeVar("_T")
 
 #: Milvus answers at most 16,384 rows to a query (`quotaAndLimits.limits.maxQueryResultWindow`).
 _PAGE = 8_192
+#: Rows with their vectors and texts are some 5 kB each.
+_VECTORS = 2_048
 #: Keys or uris named in one expression: keeps expressions, which are parsed each time, below some 100 kB.
 _NAMES = 1_000
 #: A vector row is about 2 kB of request; gRPC messages of Milvus are limited to 64 MB.
@@ -44,60 +43,29 @@ _WRITE = 1_000
 #: How far HNSW looks around. Over 10,000 random vectors of 384 dimensions, the hardest case, recall@10 is 0.77 with
 #: 128, 0.91 with 256, 0.985 with 512 and 0.998 with 1,024; embeddings of text are far easier. It costs a few ms.
 _EF = 512
-#: Building a connection is a few round trips: a server that needs longer is away.
-_CONNECT_S = 3.0
-#: Time limit of what reads or writes whole segments (create, load, flush, count): nobody waits for these on-line.
-_LONG_S = 120.0
-
-# Error codes of Milvus (`merr`), which Milvus Lite shares.
-_NOT_CONNECTED = 2
-_UNKNOWN_INDEX = 100
-_NOT_LOADED = 101
-
-#: pymilvus repeats a failed call up to 75 times; once, over a fresh connection, is what we want before saying so.
-_ONCE = {"retry_times": 1}
 #: What readers wait for: `flush` has made the published generation visible at this level.
-_READ = {"consistency_level": "Bounded", **_ONCE}
-_READ_LATEST = {"consistency_level": "Strong", **_ONCE}
-#: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
-#: not to. A server that comes back must be seen at once.
-_CHANNEL = {
-    "grpc.use_local_subchannel_pool": 1,
-    "grpc.max_reconnect_backoff_ms": 1_000,
-    # gRPC servers close connections that ping more often than every 5 minutes; pymilvus would, every 10 s.
-    "grpc.keepalive_time_ms": 330_000,
-}
+_READ = {"consistency_level": "Bounded", **ONCE}
+_READ_LATEST = {"consistency_level": "Strong", **ONCE}
 
 
 class Milvus:
-    """Implements `types.Searcher` and `types.ChunkStore` for one tenant. Every call raises IndexUnavailable.
+    """Implements `types.Searcher` and `types.ChunkStore` for one tenant. Every call raises IndexUnavailable."""
 
-    Nothing is connected before the first call. The gRPC channel belongs to the event loop that made it, so a call from
-    another loop makes another client.
-    """
-
-    def __init__(self, settings: IndexSettings) -> None:
-        self._settings = settings
-        self._tenant = settings.tenant
-        self._client: AsyncMilvusClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._connecting = asyncio.Lock()
+    def __init__(self, connection: Connection, tenant: str) -> None:
+        self._connection = connection
+        self._tenant = tenant
 
     @classmethod
     def connect(cls, settings: IndexSettings) -> Milvus:
         """A store that connects with its first call."""
-        # pymilvus logs each failed call with its traceback although it raises the error as well.
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-        return cls(settings)
+        return cls(Connection(settings), settings.tenant)
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.close()
+        await self._connection.close()
 
     async def ping(self) -> None:
         """Returns when Milvus answers."""
-        await self._call(lambda client: client.get_server_version(**_ONCE))
+        await self._connection.read(lambda client: client.get_server_version(**ONCE))
 
     # -- write side ----------------------------------------------------------------------------------------------------
 
@@ -107,8 +75,9 @@ class Milvus:
         A creation that was interrupted is completed. In a thread of its own: pymilvus's asynchronous client waits for
         an index with a call that Milvus Lite does not have.
         """
-        async with self._errors(index, _LONG_S, None), asyncio.timeout(_LONG_S):
-            await asyncio.to_thread(_ensure, self._arguments(), index, dimension)
+        connection = self._connection
+        async with connection.errors(index, LONG_S), connection.alone(), asyncio.timeout(LONG_S):
+            await asyncio.to_thread(_ensure, connection.arguments, index, dimension)
 
     async def upsert(self, index: str, rows: Sequence[StoredChunk]) -> None:
         """Write or overwrite, by key. DocumentError for a chunk that no row can hold; nothing is written then."""
@@ -125,6 +94,15 @@ class Milvus:
             async for page in self._pages(index, where, schema.KEY_FIELDS):
                 found += map(schema.stored_key, page)
         return found
+
+    async def vectors(self, index: str, collection: str, uris: Sequence[str]) -> AsyncIterator[tuple[str, Vectors]]:
+        """`embedding_digest` of what was embedded for each row of these documents, and its vector."""
+        fields = (schema.PK, schema.URI, schema.TITLE, schema.TEXT, schema.HEADING, schema.METADATA, schema.DENSE)
+        for batch in _batches(uris, _NAMES):
+            where = f"{within(self._tenant, collection)} and {any_of(schema.URI, batch)}"
+            async for page in self._pages(index, where, fields, size=_VECTORS):
+                for entity in page:
+                    yield schema.embedded(entity)
 
     async def set_died(self, index: str, keys: Sequence[str], died: int) -> None:
         """Keys that are gone are left gone."""
@@ -147,16 +125,16 @@ class Milvus:
         Searches read with bounded staleness: a strongly consistent one costs some 200 ms on a Milvus cluster. The one
         strong read here (of nothing) makes the query nodes catch up with this writer before a generation is published.
         """
-        await self._call(lambda client: client.flush(index, **_ONCE), index=index, limit_s=_LONG_S)
+        await self._connection.write(lambda client: client.flush(index, **ONCE), index=index)
         await self._query(index, any_of(schema.PK, [""]), (schema.PK,))
 
     async def count(self, index: str, collection: str, generation: int) -> int:
         """Rows visible to `generation`."""
         where = visible(self._tenant, collection, generation)
-        found = await self._call(
+        found = await self._connection.read(
             lambda client: client.query(index, filter=where, output_fields=["count(*)"], **_READ_LATEST),
             index=index,
-            limit_s=_LONG_S,
+            limit_s=LONG_S,
         )
         return int(found[0]["count(*)"])
 
@@ -167,7 +145,7 @@ class Milvus:
         terms = "" if request.mode == "dense" else lexical(request.text)
         if request.mode == "text" and not terms:
             return []
-        return await self._call(lambda client: self._search(client, request, terms), index=request.index)
+        return await self._connection.read(lambda client: self._search(client, request, terms), index=request.index)
 
     async def _search(self, client: AsyncMilvusClient, request: SearchRequest, terms: str) -> list[Hit]:
         where = visible(self._tenant, request.collection, request.generation)
@@ -196,38 +174,37 @@ class Milvus:
 
     # -- rows, for the writer ------------------------------------------------------------------------------------------
 
-    async def _pages(self, index: str, where: str, fields: Sequence[str]) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _pages(
+        self, index: str, where: str, fields: Sequence[str], size: int = _PAGE
+    ) -> AsyncIterator[list[dict[str, Any]]]:
         """All rows in the order of their keys, so that no page is disturbed when rows of earlier ones are deleted."""
         after = ""
-        while page := await self._query(index, f"{where} and {schema.PK} > {literal(after)}", fields):
+        while page := await self._query(index, f"{where} and {schema.PK} > {literal(after)}", fields, size):
             yield page
             after = max(entity[schema.PK] for entity in page)
 
-    async def _query(self, index: str, where: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await self._call(
+    async def _query(self, index: str, where: str, fields: Sequence[str], size: int = _PAGE) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self._connection.read(
             lambda client: client.query(
                 index,
                 filter=where,
                 output_fields=list(fields),
-                limit=_PAGE,
+                limit=size,
                 # What pymilvus's own iterator sends: the first rows by key, not just any rows.
                 iterator="True",
                 reduce_stop_for_best=True,
                 **_READ_LATEST,
             ),
             index=index,
-            limit_s=_LONG_S,
+            limit_s=LONG_S,
         )
         return found
 
     async def _set_died(self, index: str, keys: Sequence[str], died: int) -> None:
         partial = [{schema.PK: key, schema.DIED: died} for key in keys]
         try:
-            await self._call(
-                lambda client: client.upsert(index, partial, partial_update=True, **_ONCE),
-                index=index,
-                limit_s=_LONG_S,
-                refusal=_Refused,
+            await self._connection.write(
+                lambda client: client.upsert(index, partial, partial_update=True, **ONCE), index=index, refusal=_Refused
             )
             return
         except _Refused:
@@ -239,78 +216,11 @@ class Milvus:
             await self._upsert(index, whole)
 
     async def _upsert(self, index: str, values: list[dict[str, Any]]) -> None:
-        await self._call(lambda client: client.upsert(index, values, **_ONCE), index=index, limit_s=_LONG_S)
+        await self._connection.write(lambda client: client.upsert(index, values, **ONCE), index=index)
 
     async def _delete(self, index: str, keys: Sequence[str]) -> None:
         where = any_of(schema.PK, keys)
-        await self._call(lambda client: client.delete(index, filter=where, **_ONCE), index=index, limit_s=_LONG_S)
-
-    # -- connection ----------------------------------------------------------------------------------------------------
-
-    async def _connected(self) -> AsyncMilvusClient:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._client, self._loop, self._connecting = None, loop, asyncio.Lock()
-        # Without the lock each of the first calls would make a connection, and all but the last would be forgotten.
-        async with self._connecting:
-            if self._client is None:
-                self._client = await AsyncMilvusClient(**self._arguments()).__aenter__()
-        return self._client
-
-    def _arguments(self) -> dict[str, Any]:
-        token = self._settings.milvus_token
-        return {
-            "uri": self._settings.milvus_uri,
-            "token": token.get_secret_value() if token else "",
-            "timeout": _CONNECT_S,
-            "dedicated": True,
-            "grpc_options": _CHANNEL,
-        }
-
-    async def _call(
-        self,
-        operation: Callable[[AsyncMilvusClient], Awaitable[_T]],
-        *,
-        index: str = "",
-        limit_s: float | None = None,
-        refusal: type[Exception] | None = None,
-    ) -> _T:
-        """One call in its time limit, and once more after loading an index that a restarted server has not loaded."""
-        limit = limit_s or self._settings.milvus_timeout_s
-        async with self._errors(index, limit, refusal), asyncio.timeout(limit):
-            client = await self._connected()
-            try:
-                return await operation(client)
-            except MilvusException as error:
-                if not index or error.code != _NOT_LOADED:
-                    raise
-            await client.load_collection(index, **_ONCE)
-            return await operation(client)
-
-    @asynccontextmanager
-    async def _errors(self, index: str, limit: float, refusal: type[Exception] | None) -> AsyncIterator[None]:
-        """Every error of pymilvus and gRPC as one of ours, without the token."""
-        milvus = f"Milvus at {_without_secrets(self._settings.milvus_uri)}"
-        try:
-            yield
-        except TimeoutError as error:
-            raise IndexUnavailable(f"{milvus} did not answer within {limit:g} s.") from error
-        except grpc.RpcError as error:
-            raise IndexUnavailable(f"{milvus} does not answer ({error.code().name}).") from error
-        except MilvusException as error:
-            if isinstance(error.code, grpc.StatusCode) or error.code == _NOT_CONNECTED:
-                raise IndexUnavailable(f"{milvus} does not answer.") from error
-            if index and error.code == _UNKNOWN_INDEX:
-                raise ConfigurationError(f"{milvus} has no index {index!r}. Ingest the documents again.") from error
-            if refusal is not None:
-                raise refusal from error
-            raise IndexUnavailable(f"{milvus} refused the call: {str(error.message)[:300]}") from error
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Not this task but its call was cancelled: another one found the connection broken and replaced it.
-            raise IndexUnavailable(f"{milvus} closed the connection.") from error
+        await self._connection.write(lambda client: client.delete(index, filter=where, **ONCE), index=index)
 
 
 class _Refused(Exception):
@@ -320,15 +230,15 @@ class _Refused(Exception):
 def _ensure(arguments: dict[str, Any], index: str, dimension: int) -> None:
     client = MilvusClient(**arguments)
     try:
-        if not client.has_collection(index, **_ONCE):
-            client.create_collection(index, schema=_layout(dimension), consistency_level="Bounded", **_ONCE)
-        _check(index, dimension, client.describe_collection(index, **_ONCE))
+        if not client.has_collection(index, **ONCE):
+            client.create_collection(index, schema=_layout(dimension), consistency_level="Bounded", **ONCE)
+        _check(index, dimension, client.describe_collection(index, **ONCE))
         for field, description in schema.INDEXES.items():
-            if not client.list_indexes(index, field_name=field, **_ONCE):
+            if not client.list_indexes(index, field_name=field, **ONCE):
                 wanted = MilvusClient.prepare_index_params()
                 wanted.add_index(field, index_name=field, **description)
-                client.create_index(index, wanted, **_ONCE)
-        client.load_collection(index, **_ONCE)
+                client.create_index(index, wanted, **ONCE)
+        client.load_collection(index, **ONCE)
     finally:
         client.close()
 
@@ -374,8 +284,3 @@ def _hit(hit: Any, vector: Vectors) -> Hit:
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _without_secrets(uri: str) -> str:
-    scheme, _, rest = uri.rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from serving.errors import DocumentError
 from serving.index.lexical import lexical
-from serving.index.types import Chunk, Passage, StoredChunk, StoredKey, content_digest
+from serving.index.types import Chunk, Passage, StoredChunk, StoredKey, Vectors, content_digest, embedding_digest
 
 #: Part of every index name: rows of another version are never read as this one's.
 SCHEMA_VERSION = 1
@@ -146,6 +148,22 @@ def stored_key(entity: Mapping[str, Any]) -> StoredKey:
         died=entity[DIED],
         digest=entity[DIGEST],
     )
+
+
+def embedded(entity: Mapping[str, Any]) -> tuple[str, Vectors]:
+    """What a row's vector was made from, as `embedding_digest`, and the vector: of title, text, heading, metadata."""
+    chunk = Chunk(
+        id="",
+        uri="",
+        title=entity[TITLE],
+        text=entity[TEXT],
+        start=0,
+        end=0,
+        heading=tuple(json.loads(entity[HEADING])),
+        ordinal=0,
+        metadata=entity[METADATA] or {},
+    )
+    return embedding_digest(chunk), np.asarray(entity[DENSE], dtype=np.float32)
 
 
 def _metadata(chunk: Chunk) -> dict[str, Any]:

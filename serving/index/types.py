@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -48,8 +48,18 @@ class Chunk:
     metadata: Metadata = field(default_factory=dict)
 
     def context(self) -> str:
-        """What is embedded and searched: title and heading path above the text."""
-        path = [self.title, *(h for h in self.heading if h != self.title)]
+        """What is searched by words: title and heading path above the text."""
+        return self._below(self.title)
+
+    def embedded_text(self) -> str:
+        """What is embedded: the same, but for a title that was made from a file's name (`title_from` "name").
+
+        So a file that was renamed need not be embedded again.
+        """
+        return self._below("" if self.metadata.get("title_from") == "name" else self.title)
+
+    def _below(self, title: str) -> str:
+        path = [title, *(h for h in self.heading if h != title)]
         above = " > ".join(p for p in path if p)
         return f"{above}\n{self.text}" if above else self.text
 
@@ -128,8 +138,9 @@ class SearchRequest:
 class StoredChunk:
     """A chunk as it is written: visible to generations `born <= g < died`.
 
-    The primary key is `{chunk.id}-{born}`, so a new state never overwrites the row that readers of the published
-    generation still see, and the same step repeated writes the same row.
+    `collection` is the key of a build: `kb`, or `kb~2` for the second one. The primary key is `{chunk.id}-{born}`, in
+    other builds than the first with their mark behind it: a new state never overwrites the row that readers of the
+    published generation still see, and the same step repeated writes the same row.
     """
 
     collection: str
@@ -140,7 +151,13 @@ class StoredChunk:
 
     @property
     def key(self) -> str:
-        return f"{self.chunk.id}-{self.born}"
+        return row_key(self.collection, self.chunk.id, self.born)
+
+
+def row_key(build: str, chunk_id: str, born: int) -> str:
+    """Primary key of a row: see StoredChunk."""
+    _, mark, number = build.partition("~")
+    return f"{chunk_id}-{born}{mark}{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +185,11 @@ def content_digest(chunk: Chunk) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()[:40]
 
 
+def embedding_digest(chunk: Chunk) -> str:
+    """SHA-256 (40 hex digits) of what is embedded of a chunk: with equal digests, vectors are equal."""
+    return hashlib.sha256(chunk.embedded_text().encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
 class ChunkStore(Protocol):
     """The write side of the store. One writer at a time; every call can be repeated. All raise IndexUnavailable."""
 
@@ -179,6 +201,10 @@ class ChunkStore(Protocol):
 
     async def keys(self, index: str, collection: str, uris: Sequence[str]) -> list[StoredKey]:
         """Every row of these documents, dead ones included."""
+        ...
+
+    def vectors(self, index: str, collection: str, uris: Sequence[str]) -> AsyncIterator[tuple[str, Vectors]]:
+        """`embedding_digest` of each row of these documents, and its vector."""
         ...
 
     async def set_died(self, index: str, keys: Sequence[str], died: int) -> None: ...
