@@ -100,6 +100,12 @@ class IngestionSettings(_Group):
     chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's text, by the embedding model's tokenizer.")
     max_file_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Larger files are reported as failed.")
     write_batch: int = Field(512, gt=0, description="Chunks per upsert.")
+    parse_workers: int = Field(0, ge=0, description="Processes that parse files; 0: one per CPU, at most 4.")
+    parse_timeout_s: float = Field(60.0, gt=0, description="A file that takes longer to parse fails, seconds.")
+    parse_memory_bytes: int = Field(
+        1024**3, ge=64 * 1024**2, description="A file whose parsing needs more memory than this fails."
+    )
+    max_text_characters: int = Field(20_000_000, gt=0, description="A file with more text than this fails.")
 
 
 class TelemetrySettings(_Group):
