@@ -49,14 +49,16 @@ def load_tokenizer(model: str) -> ModelTokenizer:
     folder = model_folder(model)
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise ConfigurationError(f"The embedding model {model!r} has no fast tokenizer (no tokenizer.json in {folder}).")
+        raise ConfigurationError(
+            f"The embedding model {model!r} has no fast tokenizer (no tokenizer.json in {folder})."
+        )
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower for a file it cannot read
+    except Exception as error:  # the library raises nothing narrower for a file it cannot read
         raise ConfigurationError(f"The tokenizer {path} cannot be read: {error}.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    module = next((_values(path) for path in sorted(folder.glob(_MODULE_CONFIGS))), {})
+    module: dict[str, Any] = next((_values(path) for path in sorted(folder.glob(_MODULE_CONFIGS))), {})
     if module.get("do_lower_case"):
         _lower_case(tokenizer)
     length = module.get("max_seq_length") or min(

