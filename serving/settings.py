@@ -100,6 +100,10 @@ class IngestionSettings(_Group):
     chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's text, by the embedding model's tokenizer.")
     max_file_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Larger files are reported as failed.")
     write_batch: int = Field(512, gt=0, description="Chunks per upsert.")
+    read_concurrency: int = Field(8, gt=0, description="Documents read from their sources at a time.")
+    patience_s: float = Field(300.0, ge=0, description="How long a run waits for a part that is away, seconds.")
+    verify_samples: int = Field(20, ge=0, description="Chunks that a run finds again before it publishes.")
+    keep_generations: int = Field(3, ge=1, description="Published generations that can be gone back to.")
     parse_workers: int = Field(0, ge=0, description="Processes that parse files; 0: one per CPU, at most 4.")
     parse_timeout_s: float = Field(60.0, gt=0, description="A file that takes longer to parse fails, seconds.")
     parse_memory_bytes: int = Field(
