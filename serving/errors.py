@@ -21,9 +21,11 @@ Only `serving/api/problems.py` knows which HTTP status each one has; only the co
     │   ├── EmbedderUnavailable
     │   ├── EngineCold              the LLM has no ready replica yet
     │   └── EngineUnavailable       the LLM had one, and it failed
+    ├── VerificationFailed          what was written is not what the store answers from; nothing was published
     ├── DeadlineExceeded            the request's own time limit ran out; `part` names the stage it was in
     └── ConfigurationError          settings that cannot work together, or a stored index of another make
-        └── WriterBusy              another run holds the writer's lock of this data directory
+        ├── WriterBusy              another run holds the lease that this one needs
+        └── LeaseLost               another run has taken this one's lease over, or published beyond it
 """
 
 from __future__ import annotations
@@ -143,9 +145,17 @@ class DeadlineExceeded(AnchorageError):
         self.part = part
 
 
+class VerificationFailed(AnchorageError):
+    """What a run wrote is not what the store answers from. Readers keep the generation they have."""
+
+
 class ConfigurationError(AnchorageError):
     """Settings that cannot work together, or a stored index of another make."""
 
 
 class WriterBusy(ConfigurationError):
-    """Another run holds the writer's lock of this data directory."""
+    """Another run holds the lease that this one needs."""
+
+
+class LeaseLost(ConfigurationError):
+    """Another run has taken this one's lease over, or published beyond it: this one must stop."""

@@ -71,8 +71,8 @@ class HybridRetriever:
             return Retrieved((), 0, {"embed": _ms(embedded - began), "search": 0.0})
         self._same_model(collection, vectors)
         request = SearchRequest(
-            collection=collection.name,
-            generation=collection.generation,
+            collection=collection.build,
+            generation=collection.snapshot,
             index=collection.index,
             text=text,
             vector=vectors[0],
@@ -92,14 +92,12 @@ class HybridRetriever:
 
     def _same_model(self, collection: Collection, vectors: Vectors) -> None:
         dimension = vectors.shape[1]
-        fits = schema.dimension_of(collection.index) == dimension
-        if self._embedding_model is not None:
-            fits = collection.index == schema.index_name(self._embedding_model, dimension)
-        if not fits:
+        same = self._embedding_model in (None, collection.model)
+        if not same or schema.dimension_of(collection.index) != dimension:
             raise ConfigurationError(
-                f"Collection {collection.name!r} was built with another embedding model (index {collection.index!r}) "
-                "than the one that serves now. Set ANCHORAGE_EMBEDDER__MODEL to that one, or ingest again into a new "
-                "collection."
+                f"Collection {collection.name!r} was built with another embedding model ({collection.model!r}, index "
+                f"{collection.index!r}) than the one that serves now. Set ANCHORAGE_EMBEDDER__MODEL to that one, or "
+                "ingest again into a new collection."
             )
 
 

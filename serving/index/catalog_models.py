@@ -1,116 +1,212 @@
-"""The catalog's tables and the values that its rows are read as."""
+"""The values that the catalog takes and gives. All times are seconds since the epoch, and 0.0 means not yet.
+
+A collection has one *build* that readers read, and perhaps others that are made beside it or kept to switch back to. A
+build goes from *snapshot* to snapshot: the number that says which of its rows are visible. People count its published
+snapshots: those are its *generations*.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Index, Integer, MetaData, String, Table, Text
+from serving.index.schema import index_name
+from serving.index.types import Metadata
 
 #: found: listed by its source. parsed: text and title are known. written: its chunks are in the store, for a
-#: generation to come. live: readers see it. failed: it could not be ingested, `reason` says why. gone: its source no
-#: longer has it, and neither has the store.
-State: TypeAlias = Literal["found", "parsed", "written", "live", "failed", "gone"]
+#: snapshot to come. live: readers see it. failed: it could not be ingested, `reason` says why. gone: its source no
+#: longer has it, and neither has the store. forgotten: removed for good, ingestion passes over it.
+State: TypeAlias = Literal["found", "parsed", "written", "live", "failed", "gone", "forgotten"]
 
+#: building: never switched to. ready: live, or it once was. dropping: being removed, of no further use.
+BuildState: TypeAlias = Literal["building", "ready", "dropping"]
+
+#: bulk: long, others publish meanwhile. short: seconds. rollback: a short one that brings an older state back.
+RunKind: TypeAlias = Literal["bulk", "short", "rollback"]
 RunState: TypeAlias = Literal["running", "published"]
+
+OperationKind: TypeAlias = Literal["upload", "delete"]
+OperationState: TypeAlias = Literal["queued", "running", "succeeded", "failed"]
+
+#: Longest uri that the catalog can key a document by, in bytes of UTF-8: an index entry of PostgreSQL holds 2,704.
+MAX_URI_BYTES = 2_048
+
+
+def build_key(collection: str, number: int) -> str:
+    """The first build is named like its collection; `~` can stand in no collection's name."""
+    return collection if number == 1 else f"{collection}~{number}"
+
+
+def collection_of(key: str) -> str:
+    """The collection that a build of `build_key` belongs to."""
+    return key.partition("~")[0]
+
+
+def document_id(uri: str) -> str:
+    """What HTTP addresses a document by: the first 32 hex digits of SHA-256 over its uri."""
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a build is made by. `dimension` is the length of the vectors, `chunk_tokens` the size of a chunk."""
+
+    model: str
+    dimension: int
+    chunk_tokens: int
+
+    @property
+    def index(self) -> str:
+        """The Milvus collection that holds builds of this recipe."""
+        return index_name(self.model, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One physical copy of a collection's index; `key` names it in the store and in every other call.
+
+    `snapshot` is the published one (0: none), `generation` its number, `documents` and `chunks` what it holds. `pinned`
+    is the snapshot that readers are held at (0: they follow). `live`: it is the one that readers read.
+    """
+
+    key: str
+    collection: str
+    number: int
+    recipe: Recipe
+    index: str
+    snapshot: int
+    generation: int
+    documents: int
+    chunks: int
+    pinned: int
+    live: bool
+    state: BuildState
+    created_at: float
+    published_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
-    """What the catalog knows of one document.
+    """What the catalog knows of one document in one build.
 
     `source` is what the caller of the run named (a folder, a glob): only a run over the same source may find that the
-    document is gone. `generation` is the one that the last change was made for, `seen` the last whose run met the
-    document. `chunks` counts those that readers see of it from `generation` on: a document whose new text failed
-    keeps its old chunks and their number. `mtime` and `updated_at` are seconds since the epoch.
+    document is gone. `snapshot` is the one that the last change was made for. `content_hash` and `chunks` are those of
+    the state that readers see, or will see from `snapshot` on: a document whose new text failed keeps its old chunks.
+    Equal `fingerprint`s mean equal bytes without reading. `attempts` counts failures in a row; the next try is due at
+    `retry_at`.
     """
 
     uri: str
     source: str
     state: State
-    generation: int
-    seen: int
+    snapshot: int
+    name: str = ""
     title: str = ""
     content_hash: str = ""
+    fingerprint: str = ""
     size: int = 0
-    mtime: float = 0.0
+    modified: float = 0.0
     chunks: int = 0
     reason: str = ""
+    attempts: int = 0
+    retry_at: float = 0.0
     updated_at: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return document_id(self.uri)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A parsed document as the catalog keeps it, so that a rebuild needs no source."""
+
+    uri: str
+    title: str
+    text: str
+    metadata: Metadata
+    content_hash: str
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An ingestion run, which writes `generation` while readers see `published`.
+    """One run over a build, which writes `snapshot`; readers saw `published` when it began.
 
-    `resumed`: an earlier run began this generation and did not publish it.
+    `interrupted` is the kind of the earlier run that began this snapshot and did not publish it, or None.
     """
 
     collection: str
+    build: str
     index: str
-    generation: int
+    snapshot: int
     published: int
-    resumed: bool
+    kind: RunKind
+    interrupted: RunKind | None = None
+
+    @property
+    def resumed(self) -> bool:
+        return self.interrupted is not None
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A run as the catalog keeps it. Times are seconds since the epoch; `finished_at` 0: not finished."""
+class Generation:
+    """A run as people see it. `generation` is 0 until it is published.
 
-    collection: str
+    `current`: readers see it. `pinned`: they are held at it. `retained`: all its rows are there and stay, so readers
+    can be brought back to it.
+    """
+
     generation: int
+    snapshot: int
+    kind: RunKind
     state: RunState
     started_at: float
     finished_at: float
-    summary: dict[str, int]
+    documents: int
+    chunks: int
+    summary: Mapping[str, int]
+    current: bool
+    pinned: bool
+    retained: bool
 
 
-metadata = MetaData()
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A document that came over HTTP, as bytes that are not parsed yet; of one to be deleted only the uri."""
 
-collections = Table(
-    "collections",
-    metadata,
-    Column("tenant", String(64), primary_key=True),
-    Column("name", String(128), primary_key=True),
-    Column("generation", BigInteger, nullable=False),
-    Column("index_name", String(255), nullable=False),
-    Column("embedding_model", Text, nullable=False),
-    Column("documents", Integer, nullable=False),
-    Column("chunks", BigInteger, nullable=False),
-    Column("created_at", Float(53), nullable=False),
-    Column("published_at", Float(53), nullable=False),
-)
+    uri: str
+    data: bytes = b""
+    name: str = ""
+    title: str = ""
+    format: str = ""
+    metadata: Metadata = field(default_factory=dict)
 
-documents = Table(
-    "documents",
-    metadata,
-    Column("tenant", String(64), primary_key=True),
-    Column("collection", String(128), primary_key=True),
-    Column("uri", Text, primary_key=True),
-    Column("source", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("generation", BigInteger, nullable=False),
-    Column("seen", BigInteger, nullable=False),
-    Column("title", Text, nullable=False),
-    Column("content_hash", String(128), nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("mtime", Float(53), nullable=False),
-    Column("chunks", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("updated_at", Float(53), nullable=False),
-    ForeignKeyConstraint(["tenant", "collection"], ["collections.tenant", "collections.name"]),
-    Index("documents_by_state", "tenant", "collection", "state"),
-)
 
-runs = Table(
-    "runs",
-    metadata,
-    Column("tenant", String(64), primary_key=True),
-    Column("collection", String(128), primary_key=True),
-    Column("generation", BigInteger, primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("started_at", Float(53), nullable=False),
-    Column("finished_at", Float(53), nullable=False),
-    Column("summary", Text, nullable=False),
-    ForeignKeyConstraint(["tenant", "collection"], ["collections.tenant", "collections.name"]),
-)
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Work that was asked for over HTTP and can be polled. `result` is a JSON object, `error` fit for a user."""
+
+    id: str
+    collection: str
+    kind: OperationKind
+    state: OperationState
+    created_at: float
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    error: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lease, and what for. `machine` tells apart hosts, boots and containers that share a name."""
+
+    name: str
+    host: str
+    machine: str
+    pid: int
+    started: float
+    doing: str
+    since: float

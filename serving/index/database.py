@@ -7,41 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import Connection, MetaData, Table, event, text
+from sqlalchemy import Connection, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from serving.errors import CatalogUnavailable, ConfigurationError
+from serving.index import migrations
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 #: How long a writer waits for another one, and any statement for its answer, seconds.
 _BUSY_S = 10.0
 _CONNECT_S = 3.0
-#: The same for all processes: holds back a second one that creates the tables at the same moment.
-_CREATION_LOCK = 0x616E63686F72
+#: The same for all processes: holds back a second one that migrates at the same moment.
+_MIGRATION_LOCK = 0x616E63686F72
 
 
 class Database:
-    """Connections to one database whose tables exist from the first use on. Connects with that first use."""
+    """Connections to one database, made with the first use; from then on its tables are this version's."""
 
-    def __init__(self, url: str, metadata: MetaData) -> None:
+    def __init__(self, url: str) -> None:
         """Raises ConfigurationError for a URL that is neither SQLite's nor PostgreSQL's."""
         self._url = _driver_url(url)
-        self._metadata = metadata
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(self._url) if self._sqlite else _postgresql_engine(self._url)
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._created = False
-        self._creating = asyncio.Lock()
+        self._migrated = False
+        self._migrating = asyncio.Lock()
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -50,7 +50,7 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """For single statements, each its own transaction."""
         async with self._errors():
-            await self._create()
+            await self._migrate()
             async with self._reader.connect() as connection:
                 yield connection
 
@@ -58,7 +58,7 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One transaction, which other writers wait for; rolled back when the block raises."""
         async with self._errors():
-            await self._create()
+            await self._migrate()
             async with self._engine.begin() as connection:
                 yield connection
 
@@ -66,33 +66,35 @@ class Database:
         """An INSERT of this dialect, which knows `on_conflict_do_update`."""
         return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
 
-    async def _create(self) -> None:
-        if self._created:
+    async def now(self, connection: AsyncConnection) -> float:
+        """Seconds since the epoch, by one clock for all who use the database."""
+        if self._sqlite:
+            return time.time()
+        return float((await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one())
+
+    async def _migrate(self) -> None:
+        """Raises ConfigurationError for a database of a newer version."""
+        if self._migrated:
             return
-        async with self._creating:
-            if self._created:
+        async with self._migrating:
+            if self._migrated:
                 return
             if self._sqlite and self._url.database:
                 folder = Path(self._url.database).parent
                 await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            async with self._reader.connect() as connection:
-                missing = await connection.run_sync(self._missing)
-            if missing:
-                await self._create_tables()
-            self._created = True
+            if await self._revision() != migrations.NEWEST:
+                async with self._engine.begin() as connection:
+                    if not self._sqlite:
+                        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+                    await connection.run_sync(migrations.upgrade)
+            self._migrated = True
 
-    def _missing(self, connection: Connection) -> bool:
-        there = connection.dialect.has_table
-        return not all(there(connection, table.name) for table in self._metadata.sorted_tables)
-
-    async def _create_tables(self) -> None:
-        async with self._engine.begin() as connection:
-            if not self._sqlite:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
-            for table in self._metadata.sorted_tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
+    async def _revision(self) -> str | None:
+        """None where there is no table of revisions; whatever else may be wrong shows in the migration."""
+        async with self._reader.connect() as connection:
+            with suppress(OperationalError, ProgrammingError):
+                return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+        return None
 
     @asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:

@@ -82,13 +82,22 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A named set of documents that clients can ask; `generation` is the published one (0: nothing yet)."""
+    """A named set of documents that clients can ask, as readers see it now.
+
+    `generation` is the number that people count by (0: nothing is published yet), `snapshot` what the store filters by,
+    `build` the key of the rows in the store, and `model` the embedding model that they were made with. `preparing` is
+    the embedding model of a build that is made beside this one, or empty: servers load it ahead of the switch.
+    """
 
     name: str
     generation: int
+    snapshot: int
+    build: str
     index: str
+    model: str
     documents: int
     chunks: int
+    preparing: str = ""
 
 
 def chunk_id(tenant: str, collection: str, uri: str, text: str, occurrence: int) -> str:

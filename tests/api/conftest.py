@@ -22,6 +22,7 @@ from serving.api.app import create_app
 from serving.api.services import EmbeddingModel, Services
 from serving.generation import GenerationRequest, Generator
 from serving.index.catalog import Catalog
+from serving.index.catalog_models import Recipe
 from serving.index.filters import compile_filter
 from serving.index.types import Passage, Vectors
 from serving.pipeline import Engine, Rag
@@ -136,7 +137,7 @@ async def catalog(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cat
     path: Path = tmp_path_factory.mktemp("catalog") / "catalog.db"
     catalog = Catalog.connect(IndexSettings(catalog_url=f"sqlite:///{path}"))
     for name in (COLLECTION, "other"):
-        run = await catalog.begin_run(name, "index_8", "hash")
+        run = await catalog.begin_run(await catalog.create(name, Recipe("hash", DIMENSION, 200)), "bulk")
         await catalog.publish(run, chunks=2, summary={})
     yield catalog
     await catalog.close()
