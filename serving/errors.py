@@ -14,10 +14,12 @@ Only `serving/api/problems.py` knows which HTTP status each one has; only the co
     │   ├── Unauthenticated         no key, or one that is not known
     │   └── SourceError             an ingestion source that cannot be used at all
     ├── DocumentError               one document cannot be ingested; the others can
+    │   └── DocumentGone            its source says that it no longer exists
     ├── Overloaded                  the queue is full: come back after `retry_after_s`
     ├── Unavailable                 a part is down; `part` names it
     │   ├── IndexUnavailable        Milvus
     │   ├── CatalogUnavailable      the SQL catalog
+    │   ├── SourceUnavailable       a store or site that documents come from, for now
     │   ├── EmbedderUnavailable
     │   ├── EngineCold              the LLM has no ready replica yet
     │   └── EngineUnavailable       the LLM had one, and it failed
@@ -89,6 +91,10 @@ class DocumentError(AnchorageError):
     """One document cannot be ingested; the others can. The message is the reason kept in the catalog."""
 
 
+class DocumentGone(DocumentError):
+    """The document's source says that it no longer exists (a removed file, 404, 410)."""
+
+
 class Overloaded(AnchorageError):
     """The admission queue is full."""
 
@@ -117,6 +123,12 @@ class CatalogUnavailable(Unavailable):
     """The SQL catalog does not answer."""
 
     part = "catalog"
+
+
+class SourceUnavailable(Unavailable):
+    """A store or site that documents come from does not answer; the same read may succeed later."""
+
+    part = "source"
 
 
 class EmbedderUnavailable(Unavailable):

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from ingestion.source import Found, Problem, Source, parse_sources, path_of, uri_of, vanished, walk
+from ingestion.source import Found, Problem, parse_sources, path_of, uri_of, vanished
 
 NOBODY = 65534
 
 
 def _walk(*sources: str | Path) -> list[Found | Problem]:
-    return [item for source in parse_sources([str(s) for s in sources]) for item in walk(source, {".md"})]
+    found = parse_sources([str(source) for source in sources], suffixes={".md", "makefile"})
+    return [item for source in found for item in source.walk()]
 
 
 def _names(items: list[Found | Problem]) -> list[str]:
-    return [item.path.name for item in items if isinstance(item, Found)]
+    return [Path(item.name).name for item in items if isinstance(item, Found)]
 
 
 def _fill(folder: Path, *names: str) -> None:
@@ -91,16 +92,16 @@ def test_an_unreadable_folder_is_reported_and_hides_nothing_else() -> None:
         _fill(folder, "closed/a.md", "open.md")
         folder.chmod(0o755)
         (folder / "closed").chmod(0)
-        sources = [Source(name, folder)]
+        sources = parse_sources([name], suffixes={".md"})
         try:
             with _as_nobody():
-                items = list(walk(sources[0], {".md"}))
-                assert not vanished(sources, uri_of(folder / "closed" / "a.md"))
-                assert vanished(sources, uri_of(folder / "other.md"))
+                items = list(sources[0].walk())
+                assert not vanished(sources, uri_of(folder / "closed" / "a.md"), sources[0].prefix)
+                assert vanished(sources, uri_of(folder / "other.md"), sources[0].prefix)
         finally:
             (folder / "closed").chmod(0o755)
     assert _names(items) == ["open.md"]
-    assert [(item.path.name, item.failed) for item in items if isinstance(item, Problem)] == [("closed", True)]
+    assert [(Path(item.name).name, item.failed) for item in items if isinstance(item, Problem)] == [("closed", True)]
 
 
 @pytest.mark.parametrize(
