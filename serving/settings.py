@@ -94,11 +94,37 @@ class LlmSettings(_Group):
     cold_start_s: float = Field(120.0, gt=0, description="First estimate of a cold start, for Retry-After.")
 
 
+class WebSettings(_Group):
+    """Documents from web sites."""
+
+    user_agent: str = Field("anchorage-ingest/1.0", min_length=1, description="What sites and robots.txt know us by.")
+    timeout_s: float = Field(30.0, gt=0, description="Longest wait for a connection or for more bytes, seconds.")
+    total_s: float = Field(300.0, gt=0, description="Longest time for one document with all attempts, seconds.")
+    attempts: int = Field(4, ge=1, le=20, description="How often a request that failed for the moment is made.")
+    backoff_s: float = Field(0.5, gt=0, description="First wait between attempts; each further one is twice as long.")
+    per_host: int = Field(4, gt=0, description="Requests to one host at a time, by one process.")
+    max_redirects: int = Field(10, ge=0, description="Redirects followed from one address.")
+    respect_robots: bool = Field(True, description="Leave out what robots.txt forbids, in sitemaps and folders.")
+    allow_private: bool = Field(
+        False, description="Follow sitemaps, lists and redirects to private, loopback and link-local addresses, too."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts that they may lead to whatever their address; *.example.com means all below it."
+    )
+
+
 class IngestionSettings(_Group):
     """Documents to chunks."""
 
     chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's text, by the embedding model's tokenizer.")
     max_file_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Larger files are reported as failed.")
+    web: WebSettings = WebSettings()
+    stores: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        repr=False,
+        description='Options by kind of store: {"s3": {"endpoint": URL, "skip_signature": true}}. What is not said '
+        "here comes from the usual environment of each cloud.",
+    )
     write_batch: int = Field(512, gt=0, description="Chunks per upsert.")
     read_concurrency: int = Field(8, gt=0, description="Documents read from their sources at a time.")
     patience_s: float = Field(300.0, ge=0, description="How long a run waits for a part that is away, seconds.")
