@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from serving.errors import DocumentError
 from serving.index.schema import index_name
 from serving.index.types import Metadata
 
@@ -47,6 +48,18 @@ def collection_of(key: str) -> str:
 def document_id(uri: str) -> str:
     """What HTTP addresses a document by: the first 32 hex digits of SHA-256 over its uri."""
     return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def check_uri(uri: str) -> None:
+    """Raises DocumentError for a uri that the catalog cannot key a document by."""
+    try:
+        size = len(uri.encode())
+    except UnicodeEncodeError as error:
+        raise DocumentError(f"Its uri {ascii(uri)[:200]} is not valid Unicode: give it another one.") from error
+    if size > MAX_URI_BYTES:
+        raise DocumentError(f"Its uri {uri[:100]!r}... has {size:,} bytes; the catalog takes {MAX_URI_BYTES:,}.")
+    if not uri or "\0" in uri:
+        raise DocumentError(f"{uri[:200]!r} cannot be the uri of a document: it is empty or has a NUL in it.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 #: How long a writer waits for another one, and any statement for its answer, seconds.
 _BUSY_S = 10.0
 _CONNECT_S = 3.0
+_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error, OSError, UnicodeEncodeError)
 #: The same for all processes: holds back a second one that migrates at the same moment.
 _MIGRATION_LOCK = 0x616E63686F72
 
@@ -100,7 +101,7 @@ class Database:
     async def _errors(self) -> AsyncIterator[None]:
         try:
             yield
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error, OSError) as error:
+        except _ERRORS as error:
             where = self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
             raise CatalogUnavailable(f"The catalog {where} does not answer ({_reason(error)}).") from error
 

@@ -1,165 +1,151 @@
-"""The catalog's contract, on SQLite and, where it is installed, PostgreSQL."""
+"""The catalog's contract for readers and builds, on SQLite and, where it is installed, PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from serving.errors import CatalogUnavailable, ConfigurationError, InvalidRequest, UnknownCollection
 from serving.index.catalog import Catalog
-from serving.index.catalog_models import DocumentRecord, State
+from serving.index.catalog_models import Build, DocumentRecord, Recipe
 from serving.index.types import Collection
 from serving.settings import IndexSettings
 from tests.contract.conftest import free_port
 
-
-def record(
-    uri: str, state: State = "written", generation: int = 1, chunks: int = 2, source: str = "s"
-) -> DocumentRecord:
-    return DocumentRecord(uri, source, state, generation, seen=generation, chunks=chunks, content_hash="h")
+RECIPE = Recipe("model-a", 8, 200)
+OTHER = Recipe("model-b", 16, 300)
 
 
-async def all_of(catalog: Catalog, **conditions: object) -> list[str]:
-    return [found.uri async for found in catalog.documents("docs", **conditions)]  # type: ignore[arg-type]
+async def published(catalog: Catalog, build: Build, chunks: int = 3) -> None:
+    run = await catalog.begin_run(build, "bulk")
+    record = DocumentRecord("u1", "s", "written", run.snapshot, chunks=chunks)
+    await catalog.record(build.key, [record])
+    await catalog.publish(run, chunks=chunks, summary={})
 
 
-async def test_nothing_is_published_before_the_run_says_so(catalog: Catalog) -> None:
-    """Readers see generation 0 while a run writes, and everything of it at once afterwards."""
-    run = await catalog.begin_run("docs", "index_a", "model-a")
-    assert (run.generation, run.published, run.resumed) == (1, 0, False)
-    await catalog.record("docs", [record("u1"), record("u2", "failed", chunks=0), record("u3", "parsed", chunks=0)])
-    assert await catalog.collection("docs") == Collection("docs", 0, "index_a", 0, 0)
-    published = await catalog.publish(run, chunks=2, summary={"new": 1, "failed": 1})
-    assert published == Collection("docs", 1, "index_a", 1, 2)
-    assert await catalog.collection("docs") == published
-    assert await catalog.collections() == [published]
-    assert await catalog.states("docs") == {"live": 1, "failed": 1, "parsed": 1}
-    (ran,) = await catalog.runs("docs")
-    assert (ran.generation, ran.state, ran.summary) == (1, "published", {"new": 1, "failed": 1})
-    assert ran.finished_at >= ran.started_at > 0
+async def test_a_collection_begins_empty(catalog: Catalog) -> None:
+    """Its first build is live and not published, and making it again changes nothing."""
+    build = await catalog.create("docs", RECIPE)
+    assert (build.key, build.number, build.recipe, build.index) == ("docs", 1, RECIPE, RECIPE.index)
+    assert (build.snapshot, build.generation, build.live, build.state) == (0, 0, True, "ready")
+    assert await catalog.create("docs", OTHER) == build == await catalog.live_build("docs")
+    assert await catalog.collection("docs") == Collection("docs", 0, 0, "docs", RECIPE.index, "model-a", 0, 0)
+    assert await catalog.live_build("other") is None
+    assert await catalog.builds("other") == []
 
 
-async def test_an_unfinished_run_is_resumed(catalog: Catalog) -> None:
-    """Beginning again gives the same generation until it is published, and the next one then."""
-    first = await catalog.begin_run("docs", "index_a", "model-a")
-    again = await catalog.begin_run("docs", "index_a", "model-a")
-    assert again == replace(first, resumed=True)
-    await catalog.publish(again, chunks=0, summary={})
-    following = await catalog.begin_run("docs", "index_a", "model-a")
-    assert (following.generation, following.published, following.resumed) == (2, 1, False)
-
-
-async def test_publishing_twice_changes_nothing(catalog: Catalog) -> None:
-    """A writer that died after publishing may repeat it, even when a later generation is out already."""
-    run = await catalog.begin_run("docs", "index_a", "model-a")
-    await catalog.publish(run, chunks=5, summary={"new": 1})
-    before = await catalog.collection("docs"), await catalog.runs("docs")
-    await catalog.publish(run, chunks=7, summary={})
-    assert (await catalog.collection("docs"), await catalog.runs("docs")) == before
-    later = await catalog.begin_run("docs", "index_a", "model-a")
-    await catalog.publish(later, chunks=9, summary={})
-    await catalog.publish(run, chunks=5, summary={})
-    assert (await catalog.collection("docs")).generation == 2
-
-
-async def test_a_document_whose_new_text_failed_still_counts(catalog: Catalog) -> None:
-    """Its old chunks are served, so it is among the documents; one that is gone, or never worked, is not."""
-    run = await catalog.begin_run("docs", "index_a", "model-a")
-    states: list[DocumentRecord] = [record("old", "failed", chunks=3), record("never", "failed", chunks=0)]
-    await catalog.record("docs", [*states, record("away", "gone", chunks=0), record("fine", "live", chunks=1)])
-    assert (await catalog.publish(run, chunks=4, summary={})).documents == 2
-
-
-async def test_a_collection_keeps_its_embedding_model(catalog: Catalog) -> None:
-    """Another model is refused, naming both and what to do; the first one is still welcome."""
-    await catalog.begin_run("docs", "index_a", "model-a")
-    with pytest.raises(ConfigurationError, match=r"'model-a'.*'model-b'.*ANCHORAGE_EMBEDDER__MODEL=model-a"):
-        await catalog.begin_run("docs", "index_b", "model-b")
-    with pytest.raises(ConfigurationError, match="index_a"):
-        await catalog.begin_run("docs", "index_b", "model-a")
-    assert (await catalog.begin_run("docs", "index_a", "model-a")).resumed
+async def test_readers_see_what_is_published(catalog: Catalog) -> None:
+    """Generation for people, snapshot and build for the store, model and index for the embedder."""
+    await published(catalog, await catalog.create("docs", RECIPE))
+    seen = Collection("docs", 1, 1 << 20, "docs", RECIPE.index, "model-a", 1, 3)
+    assert await catalog.collection("docs") == seen
+    assert await catalog.collections() == [seen]
 
 
 async def test_an_unknown_collection_names_the_known_ones(catalog: Catalog) -> None:
-    """The message lists what there is."""
+    """The message lists what there is, whatever was asked for."""
     with pytest.raises(UnknownCollection, match="Nothing is ingested yet"):
         await catalog.collection("docs")
-    await catalog.begin_run("manuals", "index_a", "model-a")
-    with pytest.raises(UnknownCollection, match="'manuals'") as caught:
-        await catalog.collection("docs' OR '1'='1")
-    assert caught.value.param == "collection"
+    await catalog.create("manuals", RECIPE)
+    for name in ("docs", "docs' OR '1'='1", "\0", "\ud83d", "manuals~1"):
+        with pytest.raises(UnknownCollection, match="'manuals'") as caught:
+            await catalog.collection(name)
+        assert caught.value.param == "collection"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a@b", "é", ".hidden", "x" * 129, "a/b"])
+@pytest.mark.parametrize("name", ["", "a b", "a@b", "é", ".hidden", "x" * 129, "a/b", "a~2"])
 async def test_a_name_that_no_model_id_could_carry_is_refused(catalog: Catalog, name: str) -> None:
     """Collection names stand in model ids and URLs."""
     with pytest.raises(InvalidRequest, match="cannot name a collection"):
-        await catalog.begin_run(name, "index_a", "model-a")
+        await catalog.create(name, RECIPE)
 
 
-async def test_records_are_found_listed_and_overwritten(catalog: Catalog) -> None:
-    """Thousands of documents page by page, in the order of their uris, each once."""
-    await catalog.begin_run("docs", "index_a", "model-a")
-    uris = sorted(f"file:///{i:05d} 'é\".md" for i in range(2_500))
-    await catalog.record("docs", [record(uri) for uri in reversed(uris)])
-    await catalog.record("docs", [replace(record(uris[7], "failed"), reason="broken\nfile", title="T", mtime=1.5)])
-    await catalog.record("docs", [])
-    assert await all_of(catalog) == uris
-    assert await all_of(catalog, states=("failed",)) == [uris[7]]
-    found = await catalog.lookup("docs", [*uris[:1_200], "missing"])
-    assert sorted(found) == uris[:1_200]
-    seven = found[uris[7]]
-    assert (seven.state, seven.reason, seven.title, seven.mtime) == ("failed", "broken\nfile", "T", 1.5)
-    assert seven.updated_at > 0
+async def test_a_build_is_made_beside_the_live_one(catalog: Catalog) -> None:
+    """Readers keep theirs, and are told which model is being prepared; the same recipe goes on with the same build."""
+    await published(catalog, await catalog.create("docs", RECIPE))
+    beside = await catalog.add_build("docs", OTHER)
+    assert (beside.key, beside.number, beside.recipe, beside.live, beside.state) == (
+        "docs~2",
+        2,
+        OTHER,
+        False,
+        "building",
+    )
+    assert await catalog.add_build("docs", OTHER) == beside
+    seen = await catalog.collection("docs")
+    assert (seen.build, seen.model, seen.preparing) == ("docs", "model-a", "model-b")
+    with pytest.raises(InvalidRequest, match="not published yet"):
+        await catalog.switch("docs", beside.key)
+    await published(catalog, beside, chunks=5)
+    assert (await catalog.collection("docs")).preparing == "model-b"
+    switched = await catalog.switch("docs", beside.key)
+    assert (switched.live, switched.state, switched.generation) == (True, "ready", 1)
+    assert await catalog.collection("docs") == Collection(
+        "docs", 1, 1 << 20, "docs~2", OTHER.index, "model-b", 1, 5, preparing=""
+    )
+    assert [build.live for build in await catalog.builds("docs")] == [False, True]
 
 
-async def test_what_a_run_has_not_met_is_found(catalog: Catalog) -> None:
-    """Documents of a source that the run did not see, while their rows change under the reader."""
-    await catalog.begin_run("docs", "index_a", "model-a")
-    await catalog.record("docs", [record(f"a{i:04d}", source="a") for i in range(2_100)])
-    await catalog.record("docs", [record("b", source="b")])
-    await catalog.mark_seen("docs", 2, [f"a{i:04d}" for i in range(1_050)])
-    gone = []
-    async for found in catalog.documents("docs", source="a", unseen_by=2):
-        gone.append(found.uri)
-        await catalog.mark_seen("docs", 2, [found.uri]) if len(gone) % 100 == 0 else None
-    assert gone == [f"a{i:04d}" for i in range(1_050, 2_100)]
+async def test_readers_can_be_switched_back(catalog: Catalog) -> None:
+    """The earlier build is kept until it is dropped, and its number is not given again."""
+    await published(catalog, await catalog.create("docs", RECIPE))
+    await published(catalog, await catalog.add_build("docs", OTHER))
+    await catalog.switch("docs", "docs~2")
+    await catalog.switch("docs", "docs")
+    assert (await catalog.collection("docs")).build == "docs"
+    with pytest.raises(InvalidRequest, match="Switch to another one first"):
+        await catalog.drop_build("docs", "docs")
+    await catalog.drop_build("docs", "docs~2")
+    await catalog.drop_build("docs", "docs~2")
+    assert [build.key for build in await catalog.builds("docs")] == ["docs"]
+    assert await catalog.lookup("docs~2", ["u1"]) == {}
+    assert await catalog.generations("docs~2") == []
+    assert (await catalog.add_build("docs", OTHER)).key == "docs~3"
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        await catalog.switch("docs", "docs~2")
+    with pytest.raises(UnknownCollection):
+        await catalog.add_build("other", OTHER)
+
+
+async def test_a_dropped_build_takes_no_runs(catalog: Catalog) -> None:
+    """A run that begins over it is told that it is gone."""
+    await catalog.create("docs", RECIPE)
+    beside = await catalog.add_build("docs", OTHER)
+    await catalog.drop_build("docs", beside.key)
+    with pytest.raises(ConfigurationError, match="not there any more"):
+        await catalog.begin_run(beside, "bulk")
 
 
 async def test_tenants_do_not_meet(catalog: Catalog, catalog_settings: IndexSettings) -> None:
     """The same names under another tenant are other things."""
-    await catalog.begin_run("docs", "index_a", "model-a")
-    await catalog.record("docs", [record("u1")])
+    await catalog.create("docs", RECIPE)
+    await catalog.record("docs", [DocumentRecord("u1", "s", "live", 1)])
     other = Catalog.connect(catalog_settings.model_copy(update={"tenant": "somebody else"}))
     assert "docs" not in [found.name for found in await other.collections()]
-    await other.begin_run("docs", "index_b", "model-b")
-    assert await all_of(other) == []
-    assert await all_of(catalog) == ["u1"]
+    assert (await other.create("docs", OTHER)).recipe == OTHER
+    assert [record async for record in other.documents("docs")] == []
+    assert [record.uri async for record in catalog.documents("docs")] == ["u1"]
     await other.close()
 
 
 async def test_several_processes_begin_at_the_same_moment(catalog_settings: IndexSettings) -> None:
-    """Tables are made once and one run is begun, however many start together."""
+    """One collection is made, one run is begun and one build added, however many start together."""
     catalogs = [Catalog.connect(catalog_settings) for _ in range(6)]
-    begun = await asyncio.gather(*(opened.begin_run("docs", "index_a", "model-a") for opened in catalogs))
-    assert [run.generation for run in begun] == [1] * 6
+    made = await asyncio.gather(*(opened.create("docs", RECIPE) for opened in catalogs))
+    assert {build.key for build in made} == {"docs"}
+    begun = await asyncio.gather(*(opened.begin_run(made[0], "bulk") for opened in catalogs))
+    assert {run.snapshot for run in begun} == {1 << 20}
     assert sum(not run.resumed for run in begun) == 1
-    await asyncio.gather(*(opened.record("docs", [record(f"u{i}")]) for i, opened in enumerate(catalogs)))
-    assert await all_of(catalogs[0]) == [f"u{i}" for i in range(6)]
+    added = await asyncio.gather(*(opened.add_build("docs", OTHER) for opened in catalogs))
+    assert {build.key for build in added} == {"docs~2"}
+    records = [DocumentRecord(f"u{i}", "s", "found", 1) for i in range(50)]
+    shuffled = [records[i::2] + records[::-1] for i in range(6)]
+    await asyncio.gather(*(opened.record("docs", some) for opened, some in zip(catalogs, shuffled, strict=True)))
+    assert len(await catalogs[0].lookup("docs", [record.uri for record in records])) == 50
     for opened in catalogs:
         await opened.close()
-
-
-async def test_a_batch_is_recorded_whole_or_not_at_all(catalog: Catalog) -> None:
-    """One row the database refuses leaves none of its batch."""
-    await catalog.begin_run("docs", "index_a", "model-a")
-    broken = replace(record("bad"), size=None)  # type: ignore[arg-type]
-    with pytest.raises(CatalogUnavailable):
-        await catalog.record("docs", [record("good"), broken])
-    assert await all_of(catalog) == []
 
 
 async def test_a_catalog_that_is_away_is_named_without_its_password() -> None:
