@@ -8,21 +8,23 @@ that alone is too long (a fenced block or a table, too) is cut by semchunk. Sect
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
+from ingestion.load.loaded import MARKDOWN, MARKS, SECTION
 from ingestion.markdown import Block, blocks, parts
+from ingestion.places import Places
 from ingestion.split import split
 from serving.index.types import Chunk, Document, chunk_id
 
 Path = tuple[str, ...]
 
 #: Part of what makes a document "unchanged": raise it when the same text gives other chunks.
-VERSION = 1
+VERSION = 2
 
 #: No chunk has more characters per allowed token: some tokenizers call a word of any length one token.
 CHARACTERS_PER_TOKEN = 16
@@ -38,7 +40,6 @@ _MINOR = 0.25
 _JOINT = 4
 #: A title takes at most this share of what the model reads.
 _TITLE_SHARE = 0.2
-_MARKDOWN_FORMATS = frozenset({"markdown", "html"})
 
 
 class Tokenizer(Protocol):
@@ -83,13 +84,12 @@ class Chunker:
         """The chunks of a document, in order; none for a document of white space."""
         pieces = self._checked(document.text, self._packed(document))
         title = self._shortened(document.title, int(self._tokenizer.max_tokens * _TITLE_SHARE))
-        page_starts = document.metadata.get("page_starts")
-        metadata = {key: value for key, value in document.metadata.items() if key != "page_starts"}
+        places = Places(document.metadata.get(MARKS, {}), document.text)
+        metadata = {key: value for key, value in document.metadata.items() if key != MARKS}
         seen: Counter[str] = Counter()
         chunks = []
         for ordinal, piece in enumerate(pieces):
             text = document.text[piece.start : piece.end]
-            page = {"page": _page(page_starts, piece.start)} if page_starts else {}
             chunks.append(
                 Chunk(
                     id=chunk_id(self._tenant, self._collection, document.uri, text, seen[text]),
@@ -100,7 +100,7 @@ class Chunker:
                     end=piece.end,
                     heading=piece.path,
                     ordinal=ordinal,
-                    metadata={**metadata, **page},
+                    metadata={**metadata, **places.of(piece.start, piece.end)},
                 )
             )
             seen[text] += 1
@@ -117,16 +117,14 @@ class Chunker:
                 section = []
             section.append(piece)
         packed.extend(self._pack(section))
-        return self._merged(packed)
+        return self._merged(packed, apart="sheet" in document.metadata.get(MARKS, {}))
 
     def _pieces(self, document: Document) -> Iterator[_Piece]:
         """Blocks, none heavier than the limit."""
         text = document.text
-        leaves: Iterator[tuple[Block, Path]]
-        if document.metadata.get("format") in _MARKDOWN_FORMATS:
-            leaves = _leaves(blocks(text))
-        else:
-            leaves = ((Block(start, end), ()) for start, end in parts(text, _WINDOW))
+        sections = document.metadata.get(MARKS, {}).get(SECTION, [])
+        is_markdown = document.metadata.get("format") in MARKDOWN
+        leaves = _leaves(blocks(text)) if is_markdown else _sectioned(text, sections)
         batch: list[tuple[Block, Path]] = []
         for leaf in leaves:
             batch.append(leaf)
@@ -182,8 +180,13 @@ class Chunker:
                 current = _joined(current, piece)
         yield current
 
-    def _merged(self, pieces: Sequence[_Piece]) -> list[_Piece]:
-        """Small pieces joined to the next one under the same parent, or else to the one before."""
+    def _merged(self, pieces: Sequence[_Piece], *, apart: bool) -> list[_Piece]:
+        """Small pieces joined to the next one under the same parent, or else to the one before.
+
+        `apart`: sections have nothing to do with each other, as the sheets of a workbook.
+        """
+        if apart:
+            return list(pieces)
         small = self._limit * _SMALL
         merged: list[_Piece] = []
         for piece in pieces:
@@ -218,12 +221,18 @@ class Chunker:
         fitted = list(chunks)
         open_ones = self._perhaps_too_long(chunks, weights)
         while open_ones:
-            counts = self._tokenizer.count([fitted[i].context() for i in open_ones])
+            counts = self._longest([fitted[i] for i in open_ones])
             too_long = [i for i, count in zip(open_ones, counts, strict=True) if count > self._tokenizer.max_tokens]
             open_ones = [i for i in too_long if fitted[i].heading]
             for i in open_ones:
                 fitted[i] = replace(fitted[i], heading=self._less(fitted[i].heading))
         return fitted
+
+    def _longest(self, chunks: Sequence[Chunk]) -> list[int]:
+        """Tokens of a chunk as it is embedded or searched, whichever are more."""
+        searched = self._tokenizer.count([chunk.context() for chunk in chunks])
+        embedded = self._tokenizer.count([chunk.embedded_text() for chunk in chunks])
+        return [max(pair) for pair in zip(searched, embedded, strict=True)]
 
     def _perhaps_too_long(self, chunks: Sequence[Chunk], weights: Sequence[int]) -> list[int]:
         """Those whose parts, counted apart, come near what the model reads: most need not be tokenised once more."""
@@ -283,6 +292,14 @@ def _leaves(found: Iterator[Block]) -> Iterator[tuple[Block, Path]]:
         yield waiting, tuple(name for _, name in stack if name)
 
 
+def _sectioned(text: str, sections: Sequence[tuple[int, Sequence[str]]]) -> Iterator[tuple[Block, Path]]:
+    """Windows of a text that is not Markdown, each under the path of its section."""
+    edges = [(0, ()), *((offset, tuple(path)) for offset, path in sections), (len(text), ())]
+    for (start, path), (end, _) in pairwise(edges):
+        for low, high in parts(text[start:end], _WINDOW):
+            yield Block(start + low, start + high), path
+
+
 def _covering(block: Block) -> Iterator[Block]:
     """The children of a block, the first from where the block (with its heading) begins."""
     first, *others = block.children
@@ -318,8 +335,3 @@ def _related(first: Path, second: Path) -> bool:
     """Whether two sections are siblings, or one is the parent of the other."""
     depth = max(len(first), len(second)) - 1
     return first[:depth] == second[:depth]
-
-
-def _page(starts: Sequence[int], position: int) -> int:
-    """The number of the page (from 1) on which a character is."""
-    return max(1, bisect_right(starts, position))

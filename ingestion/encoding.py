@@ -15,6 +15,10 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_DECLARED = (
+    re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.I),
+    re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""", re.I),
+)
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 #: Of encodings that fit equally well, the one most files have that are not UTF-8 (as browsers assume, too).
 _USUAL = "cp1252"
@@ -36,6 +40,17 @@ def decode(data: bytes) -> str:
     if not text.strip():
         raise DocumentError("empty")
     return text
+
+
+def decode_markup(data: bytes) -> str:
+    """`decode`, by what an HTML or XML file itself declares where that holds."""
+    declared = next((match[1] for pattern in _DECLARED if (match := pattern.search(data[:4096]))), None)
+    if declared is None or data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return decode(data)
+    try:
+        return decode(data.decode(declared.decode("ascii")).encode())
+    except (LookupError, UnicodeError):
+        return decode(data)
 
 
 def _decode(data: bytes) -> str:

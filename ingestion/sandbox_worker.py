@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from ingestion import sandbox_limits as limits
@@ -71,7 +70,7 @@ class _Worker:
         return {**answer, "resident": limits.resident_bytes()}, text
 
     def _parse(self, job: wire.Job) -> tuple[dict[str, Any], bytes]:
-        document = self._load(job.uri, Path(job.name), job.data)
+        document = self._load(job.uri, job.name, job.data, format=job.format, title=job.title, metadata=job.metadata)
         if len(document.text) > self._max_characters:
             raise DocumentError(
                 f"too large: {len(document.text):,} characters of text, the limit is {self._max_characters:,} "

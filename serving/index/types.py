@@ -48,19 +48,20 @@ class Chunk:
     metadata: Metadata = field(default_factory=dict)
 
     def context(self) -> str:
-        """What is searched by words: title and heading path above the text."""
-        return self._below(self.title)
+        """What is searched by its words: title and heading path above the text."""
+        return self._below([self.title, *(heading for heading in self.heading if heading != self.title)])
 
     def embedded_text(self) -> str:
-        """What is embedded: the same, but for a title that was made from a file's name (`title_from` "name").
+        """What is embedded: like `context`, but without a title that only a file's name gave.
 
-        So a file that was renamed need not be embedded again.
+        So a renamed file needs no new vectors.
         """
-        return self._below("" if self.metadata.get("title_from") == "name" else self.title)
+        if self.metadata.get("title_from") == "name":
+            return self._below(self.heading)
+        return self.context()
 
-    def _below(self, title: str) -> str:
-        path = [title, *(h for h in self.heading if h != title)]
-        above = " > ".join(p for p in path if p)
+    def _below(self, path: Sequence[str]) -> str:
+        above = " > ".join(part for part in path if part)
         return f"{above}\n{self.text}" if above else self.text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ingestion import front_matter, shortcode
 from ingestion.encoding import decode
-from ingestion.loaded import Loaded
+from ingestion.load.loaded import Loaded
 from ingestion.markdown import first_heading, plain_heading
 
 #: A page's own heading is at its top.

@@ -6,14 +6,17 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from ingestion.encoding import decode
+from ingestion.encoding import decode_markup
 from ingestion.front_matter import plain
-from ingestion.loaded import Loaded
+from ingestion.load.loaded import Loaded
 from serving.errors import DocumentError
 
 #: Extraction takes some seconds for a page of this size; a larger one is an export, not a page.
 MAX_HTML_CHARACTERS = 16_000_000
-_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.I)
+#: The metadata that trafilatura writes above a text that it was asked for with metadata.
+_HEADER = re.compile(r"\A---\n.*?^---\n", re.DOTALL | re.MULTILINE)
+#: Two items of a list.
+_LIST = re.compile(r"(?m)^(- .*)\n\n(?=- )")
 _SILENT = frozenset({"script", "style", "noscript", "template", "head", "svg"})
 _BREAKS = frozenset({"p", "div", "br", "li", "tr", "table", "section", "article", "pre", "blockquote", "ul", "ol"})
 _METADATA = ("author", "description", "date", "sitename", "language")
@@ -21,10 +24,10 @@ _METADATA = ("author", "description", "date", "sitename", "language")
 
 def load_html(data: bytes) -> Loaded:
     """Raises DocumentError: not text, too large, no text in it."""
-    html = _decoded(data)
+    html = decode_markup(data)
     if len(html) > MAX_HTML_CHARACTERS:
         raise DocumentError(f"too large for HTML: {len(html):,} characters, the limit is {MAX_HTML_CHARACTERS:,}")
-    shown = _Shown()
+    shown = Shown()
     shown.read(html)
     text, metadata = _main_content(html)
     text = text or shown.text()
@@ -34,33 +37,25 @@ def load_html(data: bytes) -> Loaded:
     return Loaded("html", text, title, plain(metadata))
 
 
-def _decoded(data: bytes) -> str:
-    """By the page's own declaration where it holds."""
-    declared = _CHARSET.search(data[:4096])
-    if declared is None or data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        return decode(data)
-    try:
-        return decode(data.decode(declared[1].decode("ascii")).encode())
-    except (LookupError, UnicodeError):
-        return decode(data)
-
-
 def _main_content(html: str) -> tuple[str, dict[str, Any]]:
     """Main content and metadata; ("", {}) for a page that trafilatura makes nothing of."""
     from lxml.etree import LxmlError  # type: ignore[import-untyped, unused-ignore]
-    from trafilatura import bare_extraction, extract
+    from trafilatura import extract_with_metadata
 
     try:
-        text = extract(html, output_format="markdown", favor_recall=True, include_comments=False, include_tables=True)
-        found = bare_extraction(html, with_metadata=True, include_comments=False) if text else None
+        found = extract_with_metadata(
+            html, output_format="markdown", favor_recall=True, include_comments=False, include_tables=True
+        )
     except (RecursionError, ValueError, TypeError, AttributeError, KeyError, IndexError, LxmlError):
         # Pages nested or broken beyond what the extractor was written for: their plain text is still worth having.
         return "", {}
-    values = found.as_dict() if found is not None and not isinstance(found, dict) else {}
-    return (text or "").strip(), {name: values[name] for name in ("title", *_METADATA) if values.get(name)}
+    if found is None:
+        return "", {}
+    text = _HEADER.sub("", found.text or "").strip()
+    return text, {name: value for name in ("title", *_METADATA) if (value := getattr(found, name))}
 
 
-class _Shown(HTMLParser):
+class Shown(HTMLParser):
     """All text a browser would show. Works through nesting of any depth, because it keeps no tree."""
 
     def __init__(self) -> None:
@@ -76,7 +71,7 @@ class _Shown(HTMLParser):
 
     def text(self) -> str:
         lines = (" ".join(line.split()) for line in "".join(self._parts).splitlines())
-        return "\n\n".join(line for line in lines if line)
+        return _LIST.sub(r"\1\n", "\n\n".join(line for line in lines if line.strip("-")))
 
     def title(self) -> str:
         return " ".join("".join(self._title).split())
@@ -88,7 +83,7 @@ class _Shown(HTMLParser):
         if tag == "body":
             self._silent = 0
         if tag in _BREAKS or _is_heading(tag):
-            self._parts.append("\n" + ("#" * int(tag[1]) + " " if _is_heading(tag) else ""))
+            self._parts.append("\n" + ("#" * int(tag[1]) + " " if _is_heading(tag) else "- " if tag == "li" else ""))
 
     def handle_endtag(self, tag: str) -> None:
         self._in_title = False

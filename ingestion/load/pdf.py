@@ -1,6 +1,6 @@
 """PDF: the text layer in reading order. The only importer of `pypdfium2`.
 
-PDFium is not safe to call from two threads at a time: ingestion parses one document after the other.
+PDFium is not safe to call from two threads at a time: a worker parses one document after the other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ingestion.front_matter import plain
-from ingestion.loaded import Loaded
+from ingestion.load.loaded import Loaded
 from serving.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _PASSWORD_ERROR = 4
 _HYPHENATED = re.compile(r"(?<=\w)[\ufffe\x02]\s*\n?\s*(?=\w)")
 _UNPRINTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 _SPACE_AT_END = re.compile(r"[ \t]+\n")
+#: So many pages in a row that cannot be opened, and the file has none.
+_MAX_BROKEN_PAGES = 100
 _DATE = re.compile(r"D:(\d{4})(\d{2})(\d{2})")
 
 
@@ -35,12 +37,12 @@ def load_pdf(data: bytes) -> Loaded:
         information = document.get_metadata_dict(skip_empty=True)
     if not any(texts):
         raise DocumentError(f"no text layer: its {len(texts)} pages are images (OCR is not done)")
-    starts, position = [], 0
-    for text in texts:
-        starts.append(position)
+    pages, position = [], 0
+    for number, text in enumerate(texts, start=1):
+        pages.append((position, number))
         position += len(text) + 2
-    metadata = {"pages": len(texts), **_information(information), "page_starts": starts}
-    return Loaded("pdf", "\n\n".join(texts), information.get("Title", ""), metadata)
+    metadata = {**_information(information), "pages": len(texts)}
+    return Loaded("pdf", "\n\n".join(texts), information.get("Title", ""), metadata, {"page": pages})
 
 
 @contextmanager
@@ -60,9 +62,21 @@ def _document(data: bytes) -> Iterator[PdfDocument]:
 
 
 def _pages(document: PdfDocument) -> Iterator[str]:
+    """A page that cannot be opened is an empty one, as long as there are others."""
+    from pypdfium2 import PdfiumError
+
+    broken = 0
     for number in range(len(document)):
-        page = document[number]
-        layer = page.get_textpage()
+        try:
+            page = document[number]
+            layer = page.get_textpage()
+        except PdfiumError:
+            broken += 1
+            if broken == _MAX_BROKEN_PAGES or broken == len(document):
+                raise
+            yield ""
+            continue
+        broken = 0
         yield _clean(layer.get_text_bounded())
         layer.close()
         page.close()
