@@ -1,146 +1,282 @@
-"""Found files to documents with chunks, one after the other in a thread, in groups that make good embedding batches."""
+"""Found documents to parsed ones: passed over where nothing changed, read in parallel, parsed apart, in groups.
+
+    walk (thread) ─► catalog ─► unchanged? ─► read and hash (threads) ─► unchanged? ─► load and chunk (processes)
+
+What is under way is bounded in number and in bytes, whatever the sources hold.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import itertools
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from ingestion import chunk, load
-from ingestion.chunk import Chunker
+from ingestion.budget import Budget
+from ingestion.patience import Patience
+from ingestion.records import Failed, Group, Parsed, still_failing, taken
 from ingestion.report import IngestReport
-from ingestion.source import Found, Problem, Source, walk
-from ingestion.write import Parsed
-from serving.errors import DocumentError
+from ingestion.sandbox import Job, ParserPool, Refused
+from ingestion.source import Body, Found, Problem, Source
+from serving.errors import DocumentError, SourceUnavailable
 from serving.index.catalog import Catalog
-from serving.index.catalog_models import DocumentRecord, Run
+from serving.index.catalog_models import DocumentRecord, Recipe, Run
 from serving.settings import IngestionSettings
 
-_log = logging.getLogger(__name__)
-
 #: Documents looked up in the catalog at a time.
-_PAGE = 64
+_PAGE = 256
+#: Bytes of files under way at a time; one file alone may be larger.
+_BYTES = 128_000_000
+#: Bytes of source after which a group is written, however few chunks it has.
+_GROUP_BYTES = 4_000_000
+_GROUP_DOCUMENTS = 128
+#: Pauses before a source that did not answer is asked again, seconds.
+_AGAIN_S = (0.5, 2.0, 8.0)
+#: What follows from a document's place, and must not make a moved one look like another one.
+_PLACE = frozenset({"path", "folder"})
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A file that could not be parsed, with what the catalog said of it."""
+class Look:
+    """A found document, the source it is from, and what the catalog says of it."""
 
     found: Found
     source: str
-    reason: str
     record: DocumentRecord | None
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Documents to write together, files that failed meanwhile, and the bytes of source that all of this took."""
+class Unchanged:
+    """Nothing to do, but perhaps to note the `fingerprint` that spares the reading next time."""
 
-    parsed: tuple[Parsed, ...]
-    failed: tuple[Failed, ...]
-    size: int
+    look: Look
+    fingerprint: str
+
+
+Outcome = Parsed | Failed | Unchanged
 
 
 class Parser:
-    """Parses what changed. `everything` parses what did not change, too (to repair an index that lost rows)."""
+    """Parses what changed, for one run."""
 
     def __init__(
         self,
         catalog: Catalog,
-        chunker: Chunker,
+        pool: ParserPool,
         run: Run,
+        recipe: Recipe,
         report: IngestReport,
         settings: IngestionSettings,
+        patience: Patience,
         *,
-        everything: bool = False,
+        tenant: str,
     ) -> None:
         self._catalog = catalog
-        self._chunker = chunker
+        self._pool = pool
         self._run = run
+        self._recipe = recipe
         self._report = report
         self._settings = settings
-        self._everything = everything
-        recipe = f"{load.VERSION}/{chunk.VERSION}/{settings.chunk_tokens}/{run.index}/"
-        self._recipe = hashlib.sha256(recipe.encode())
+        self._try = patience.call
+        self._tenant = tenant
+        self._everything = False
+        self._only_failed = False
+        self._retry = False
+        #: Sources that had at least one document.
+        self.met: set[str] = set()
+        self._budget = Budget(_BYTES)
+        made_by = f"{load.VERSION}/{chunk.VERSION}/{recipe.chunk_tokens}/{recipe.index}/"
+        self._hash = hashlib.sha256(made_by.encode())
+        self._mark = self._hash.hexdigest()[:8]
 
-    async def groups(self, sources: Sequence[Source]) -> AsyncGenerator[Group]:
-        """Groups of about `write_batch` chunks; problems of the walk go into the report."""
+    async def groups(
+        self, sources: Sequence[Source], *, everything: bool = False, only_failed: bool = False, retry: bool = False
+    ) -> AsyncGenerator[Group]:
+        """Groups of about `write_batch` chunks; problems of the walk go into the report.
+
+        `everything`: what did not change, too (to repair an index that lost rows). `only_failed`: only documents that
+        failed before; with `retry` those at once, however often.
+        """
         parsed: list[Parsed] = []
         failed: list[Failed] = []
+        seen: list[DocumentRecord] = []
         chunks = size = 0
-        async for source, found, record in self._found(sources):
-            size += found.size
-            outcome = await asyncio.to_thread(self._parse, source, found, record)
-            if isinstance(outcome, Failed):
+        async for outcome in self.outcomes(sources, everything=everything, only_failed=only_failed, retry=retry):
+            if isinstance(outcome, Unchanged):
+                size += outcome.look.found.size
+                seen += self.unchanged(outcome)
+            elif isinstance(outcome, Failed):
+                size += outcome.found.size
                 failed.append(outcome)
-            elif outcome is not None:
+            else:
+                size += outcome.found.size
                 parsed.append(outcome)
                 chunks += len(outcome.chunks)
-            if chunks >= self._settings.write_batch or len(parsed) + len(failed) >= 2 * _PAGE or size > 4_000_000:
+            full = chunks >= self._settings.write_batch or len(parsed) + len(failed) + len(seen) >= _GROUP_DOCUMENTS
+            if full or size > _GROUP_BYTES:
+                await self._try(self._catalog.record, self._run.build, seen)
                 yield Group(tuple(parsed), tuple(failed), size)
-                parsed, failed, chunks, size = [], [], 0, 0
+                parsed, failed, seen, chunks, size = [], [], [], 0, 0
+        await self._try(self._catalog.record, self._run.build, seen)
         if parsed or failed or size:
             yield Group(tuple(parsed), tuple(failed), size)
 
-    async def _found(self, sources: Sequence[Source]) -> AsyncIterator[tuple[str, Found, DocumentRecord | None]]:
-        items = ((source, item) for source in sources for item in walk(source, load.SUFFIXES))
+    async def outcomes(
+        self, sources: Sequence[Source], *, everything: bool = False, only_failed: bool = False, retry: bool = False
+    ) -> AsyncGenerator[Outcome]:
+        """Of each document, in the order in which they are ready."""
+        self._everything, self._only_failed, self._retry = everything, only_failed, retry or only_failed
+        limit = self._settings.read_concurrency + self._pool.workers
+        working: set[asyncio.Task[Outcome]] = set()
+        try:
+            async for look in self._found(sources):
+                if (known := self._passed_over(look)) is not None:
+                    yield known
+                    continue
+                while len(working) >= limit:
+                    done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        yield task.result()
+                working.add(asyncio.create_task(self._outcome(look)))
+            while working:
+                done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    # -- one document --------------------------------------------------------------------------------------------------
+
+    def _passed_over(self, look: Look) -> Outcome | None:
+        """What can be said without reading it."""
+        record, fingerprint = look.record, self._marked(look.found.fingerprint)
+        if record is None:
+            return None
+        if taken(record, self._run):
+            return Failed(look.found, look.source, "another run is changing it: ingest it again", "", record)
+        if self._only_failed:
+            return None if record.state == "failed" else Unchanged(look, record.fingerprint)
+        if not self._retry and still_failing(record, look.found, fingerprint):
+            return Failed(look.found, look.source, record.reason, record.fingerprint, record)
+        if fingerprint and record.fingerprint == fingerprint and self._done(record):
+            return Unchanged(look, fingerprint)
+        return None
+
+    async def _outcome(self, look: Look) -> Outcome:
+        found, fingerprint = look.found, self._marked(look.found.fingerprint)
+        async with self._budget.taken(found.size):
+            try:
+                with self._report.timed("read"):
+                    body = await self._read(look)
+            except DocumentError as error:
+                return Failed(found, look.source, str(error), fingerprint, look.record)
+            except SourceUnavailable as error:
+                return Failed(found, look.source, str(error), "", look.record)
+            fingerprint = self._marked(body.fingerprint)
+            if body.data is None:
+                return Unchanged(look, fingerprint)
+            content_hash = await asyncio.to_thread(self._content_hash, found.name, body, body.data)
+            if look.record is not None and self._done(look.record) and look.record.content_hash == content_hash:
+                return Unchanged(look, fingerprint)
+            job = Job(
+                uri=found.uri,
+                name=found.name,
+                format=body.format,
+                title=body.title,
+                data=body.data,
+                metadata=body.metadata,
+                collection=self._run.collection,
+                tenant=self._tenant,
+                chunk_tokens=self._recipe.chunk_tokens,
+            )
+            with self._report.timed("parse"):
+                result = await self._pool.parse(job)
+        if isinstance(result, Refused):
+            return Failed(found, look.source, result.reason, fingerprint, look.record)
+        document = result.document
+        return Parsed(
+            found=found,
+            source=look.source,
+            title=document.title,
+            text=document.text,
+            metadata=document.metadata,
+            content_hash=content_hash,
+            fingerprint=fingerprint,
+            chunks=result.chunks,
+            record=look.record,
+        )
+
+    async def _read(self, look: Look) -> Body:
+        """What the source would send once more is not sent where the index holds it already."""
+        known = ""
+        if look.record is not None and self._done(look.record):
+            known = look.record.fingerprint.removeprefix(f"{self._mark}:")
+        for pause in _AGAIN_S:
+            try:
+                return await asyncio.to_thread(look.found.read, self._settings.max_file_bytes, known)
+            except SourceUnavailable:
+                await asyncio.sleep(pause)
+        return await asyncio.to_thread(look.found.read, self._settings.max_file_bytes, known)
+
+    def _content_hash(self, name: str, body: Body, data: bytes) -> str:
+        digest = self._hash.copy()
+        told = {key: value for key, value in body.metadata.items() if key not in _PLACE}
+        kind = body.format or PurePosixPath(name).suffix.lower()
+        digest.update(json.dumps([kind, body.title, told], sort_keys=True, default=str).encode("utf-8", "replace"))
+        digest.update(data)
+        return digest.hexdigest()
+
+    def _done(self, record: DocumentRecord) -> bool:
+        """Whether the store holds the document as the record says: readers see it, or will when this run publishes."""
+        if self._everything:
+            return False
+        return record.state == "live" or (record.state == "written" and record.snapshot == self._run.snapshot)
+
+    def _marked(self, fingerprint: str) -> str:
+        """As the catalog keeps it: what another recipe made is not the same."""
+        return f"{self._mark}:{fingerprint}" if fingerprint else ""
+
+    # -- walking -------------------------------------------------------------------------------------------------------
+
+    async def _found(self, sources: Sequence[Source]) -> AsyncIterator[Look]:
+        items = ((source, item) for source in sources for item in source.walk())
+        self.met = set()
         while page := await asyncio.to_thread(lambda: list(itertools.islice(items, _PAGE))):
-            known = await self._catalog.lookup(self._run.collection, [item.uri for _, item in page])
+            uris = [item.uri for _, item in page]
+            known = await self._try(self._catalog.lookup, self._run.build, uris)
+            forgotten = await self._try(self._catalog.forgotten, self._run.collection, uris)
             for source, item in page:
-                if isinstance(item, Found):
-                    yield source.prefix, item, known.get(item.uri)
+                if item.uri in forgotten:
+                    self._report.skipped["forgotten on request (see `anchorage forget --help`)"] += 1
+                elif isinstance(item, Found):
+                    self.met.add(source.text)
+                    yield Look(item, source.prefix, known.get(item.uri))
                 else:
                     self._note(item)
 
     def _note(self, problem: Problem) -> None:
-        """What the catalog knows there keeps its state: a document is live until its file is known to be gone."""
+        """What the catalog knows there keeps its state: a document is live until its source is known to be gone."""
         if problem.failed:
-            self._report.fail(str(problem.path), problem.reason)
+            self._report.fail(problem.name, problem.reason)
         else:
             self._report.skipped[problem.reason] += 1
 
-    def _parse(self, source: str, found: Found, record: DocumentRecord | None) -> Parsed | Failed | None:
-        """None for a document that has not changed."""
-        try:
-            with self._report.timed("load"):
-                data = load.read(found.path, self._settings.max_file_bytes)
-                digest = self._recipe.copy()
-                digest.update(data)
-                content_hash = digest.hexdigest()
-                if record is not None and self._unchanged(record, content_hash):
-                    return None
-                document = load.load(found.uri, found.path, data)
-            with self._report.timed("chunk"):
-                chunks = tuple(self._chunker.chunk(document))
-        except DocumentError as error:
-            return Failed(found, source, str(error), record)
-        # The edge of one document: whatever a parsing library does with a hostile file, only that file fails.
-        except Exception as error:  # noqa: BLE001
-            _log.exception("cannot parse %s", found.path)
-            return Failed(found, source, f"cannot be parsed ({type(error).__name__}: {str(error)[:200]})", record)
-        return Parsed(found, source, document.title, content_hash, chunks, record)
-
-    def _unchanged(self, record: DocumentRecord, content_hash: str) -> bool:
-        if record.state != "live" or record.content_hash != content_hash or self._everything:
-            return False
+    def unchanged(self, outcome: Unchanged) -> list[DocumentRecord]:
+        """Counts it; the record to write where something is worth noting."""
+        record = outcome.look.record
+        if record is None:
+            return []
         if record.chunks:
             self._report.counts["unchanged"] += 1
         else:
             self._report.without_text()
-        return True
-
-
-def total_size(sources: Sequence[Source]) -> int:
-    """Bytes of all files that a run will read, for its progress."""
-    return sum(item.size for source in sources for item in _files(source))
-
-
-def any_file(source: Source) -> bool:
-    return next(_files(source), None) is not None
-
-
-def _files(source: Source) -> Iterator[Found]:
-    return (item for item in walk(source, load.SUFFIXES) if isinstance(item, Found))
+        if record.fingerprint == outcome.fingerprint:
+            return []
+        found = outcome.look.found
+        return [replace(record, fingerprint=outcome.fingerprint, size=found.size, modified=found.modified)]

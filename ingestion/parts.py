@@ -1,37 +1,47 @@
-"""What a run works with: catalog, store and embedder, opened from settings and closed again."""
+"""What a run works with: catalog, store and embedding models, opened from settings and closed again."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from serving.index.catalog import Catalog
+from serving.index.catalog_models import Build, Recipe
 from serving.index.embedder import LocalEmbedder
 from serving.index.milvus import Milvus
 from serving.index.types import Vectors
 from serving.settings import EmbedderSettings, Settings
 
 
+class BulkEmbedder(Protocol):
+    """`types.Embedder` for many texts, which also tells how long its vectors are."""
+
+    async def dimension(self) -> int:
+        """Raises ConfigurationError, EmbedderUnavailable."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Shape (len(texts), dimension), float32, unit length. Raises ConfigurationError, EmbedderUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The store and catalog to write to, and the embedding model."""
+    """The store and the catalog to write to, and the embedding model of each name."""
 
     catalog: Catalog
     store: Milvus
-    model: Model
+    embedder: Callable[[str], BulkEmbedder]
 
 
 class Model:
-    """The embedding model, loaded when it is first needed: a run that finds nothing new never needs it.
-
-    Implements `types.Embedder` and `chunk.Tokenizer`. Any method may raise ConfigurationError.
-    """
+    """An embedding model, loaded when it is first needed: a run that finds nothing new never needs it."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
-        self.name = settings.model
         self._settings = settings
         self._loaded: LocalEmbedder | None = None
         self._loading = threading.Lock()
@@ -41,14 +51,6 @@ class Model:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         return await (await asyncio.to_thread(self._load)).embed(texts)
-
-    @property
-    def max_tokens(self) -> int:
-        return self._load().max_tokens
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        tokenizer = self._load().tokenizer
-        return [len(found.ids) for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def close(self) -> None:
         if self._loaded is not None:
@@ -61,13 +63,46 @@ class Model:
             return self._loaded
 
 
+class Models:
+    """The embedding models of this process, by name."""
+
+    def __init__(self, settings: EmbedderSettings) -> None:
+        self._settings = settings
+        self._models: dict[str, Model] = {}
+
+    def __call__(self, name: str) -> Model:
+        if name not in self._models:
+            self._models[name] = Model(self._settings.model_copy(update={"model": name}))
+        return self._models[name]
+
+    def close(self) -> None:
+        for model in self._models.values():
+            model.close()
+
+
 @asynccontextmanager
 async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
     """The parts that the settings name."""
-    parts = Parts(Catalog.connect(settings.index), Milvus.connect(settings.index), Model(settings.embedder))
+    models = Models(settings.embedder)
+    parts = Parts(Catalog.connect(settings.index), Milvus.connect(settings.index), models)
     try:
         yield parts
     finally:
-        parts.model.close()
+        models.close()
         await parts.store.close()
         await parts.catalog.close()
+
+
+async def open_build(parts: Parts, settings: Settings, collection: str) -> Build:
+    """The build of a collection that readers read, made by the settings' recipe where there is none yet.
+
+    An existing collection keeps the recipe it was made by, whatever the settings say now. Raises InvalidRequest for a
+    name that no collection can have, and what the parts raise.
+    """
+    build = await parts.catalog.live_build(collection)
+    if build is None:
+        model = settings.embedder.model
+        dimension = await parts.embedder(model).dimension()
+        build = await parts.catalog.create(collection, Recipe(model, dimension, settings.ingestion.chunk_tokens))
+    await parts.store.ensure(build.index, build.recipe.dimension)
+    return build

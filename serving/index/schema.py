@@ -115,11 +115,17 @@ def row(tenant: str, stored: StoredChunk) -> dict[str, Any]:
         DIED: stored.died,
         DENSE: stored.vector,
     }
-    for name, limit in VARCHAR_BYTES.items():
-        size = _bytes(values[name], chunk.uri, name)
-        if size > limit:
-            raise DocumentError(f"{chunk.uri!r}: the {name} of a chunk has {size:,} bytes; the index takes {limit:,}.")
+    _require({name: values[name] for name in VARCHAR_BYTES}, chunk.uri)
     return values
+
+
+def check(chunk: Chunk) -> None:
+    """Raises DocumentError for a chunk that no row can hold."""
+    _metadata(chunk)
+    heading = json.dumps(chunk.heading, ensure_ascii=False)
+    _require(
+        {CHUNK_ID: chunk.id, URI: chunk.uri, TITLE: chunk.title[:1], TEXT: chunk.text, HEADING: heading}, chunk.uri
+    )
 
 
 def passage(entity: Mapping[str, Any], score: float) -> Passage:
@@ -164,6 +170,13 @@ def embedded(entity: Mapping[str, Any]) -> tuple[str, Vectors]:
         metadata=entity[METADATA] or {},
     )
     return embedding_digest(chunk), np.asarray(entity[DENSE], dtype=np.float32)
+
+
+def _require(values: Mapping[str, str], uri: str) -> None:
+    for name, value in values.items():
+        size, limit = _bytes(value, uri, name), VARCHAR_BYTES[name]
+        if size > limit:
+            raise DocumentError(f"{uri!r}: the {name} of a chunk has {size:,} bytes; the index takes {limit:,}.")
 
 
 def _metadata(chunk: Chunk) -> dict[str, Any]:

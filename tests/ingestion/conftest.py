@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from ingestion.parts import Model, Parts, open_parts
+from ingestion.load import SUFFIXES
+from ingestion.options import Options
+from ingestion.parts import Parts, open_parts
 from ingestion.pipeline import ingest
 from ingestion.report import IngestReport
-from ingestion.writer_lock import writer_lock
+from ingestion.source import parse_sources
 from serving.index.schema import index_name
+from serving.index.tokenizer import ModelTokenizer, load_tokenizer
 from serving.index.types import FOREVER, StoredKey
 from serving.settings import EmbedderSettings, Settings
 from serving.stack import embedded_index
@@ -25,11 +28,9 @@ ANCHORAGE = str(Path(sys.executable).with_name("anchorage"))
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Iterator[Model]:
+def tokenizer() -> ModelTokenizer:
     """The tokenizer of all-MiniLM-L6-v2."""
-    model = Model(EmbedderSettings())
-    yield model
-    model.close()
+    return load_tokenizer(EmbedderSettings().model)
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +65,18 @@ class Shelf:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return path
 
-    async def ingest(self, *sources: str | Path, collection: str | None = None) -> IngestReport:
-        async with writer_lock(self.folder.parent / "lock"):
+    async def ingest(
+        self, *sources: str | Path, collection: str | None = None, options: Options = Options(), **patterns: list[str]
+    ) -> IngestReport:
+        texts = [str(source) for source in sources or (self.folder,)]
+        found = parse_sources(texts, suffixes=SUFFIXES, **patterns)
+        try:
             return await ingest(
-                [str(source) for source in sources or (self.folder,)],
-                collection or self.collection,
-                settings=self.settings,
-                parts=self.parts,
+                found, collection or self.collection, settings=self.settings, parts=self.parts, options=options
             )
+        finally:
+            for source in found:
+                source.close()
 
     def counts(self, report: IngestReport) -> dict[str, int]:
         return {change: number for change, number in report.counts.items() if number}
@@ -79,9 +84,9 @@ class Shelf:
     async def visible(self, collection: str | None = None) -> set[tuple[str, str]]:
         """(uri relative to the folder, chunk id) of every row that readers of the published generation see."""
         name = collection or self.collection
-        generation = (await self.parts.catalog.collection(name)).generation
-        rows = [row for row in await self.rows(name) if row.born <= generation < row.died]
-        assert len(rows) == await self.parts.store.count(self.index, name, generation)
+        collection = await self.parts.catalog.collection(name)
+        rows = [row for row in await self.rows(name) if row.born <= collection.snapshot < row.died]
+        assert len(rows) == await self.parts.store.count(self.index, collection.build, collection.snapshot)
         return {(row.uri, row.chunk_id) for row in rows}
 
     async def rows(self, collection: str | None = None) -> list[StoredKey]:
@@ -91,8 +96,8 @@ class Shelf:
 
     async def dangling(self) -> list[StoredKey]:
         """Rows that an unpublished generation left behind."""
-        generation = (await self.parts.catalog.collection(self.collection)).generation
-        return [row for row in await self.rows() if row.born > generation or generation < row.died < FOREVER]
+        snapshot = (await self.parts.catalog.collection(self.collection)).snapshot
+        return [row for row in await self.rows() if row.born > snapshot or snapshot < row.died < FOREVER]
 
     @property
     def index(self) -> str:

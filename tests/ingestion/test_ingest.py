@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from serving.errors import InvalidRequest, SourceError, UnknownCollection
+from serving.index.types import Vectors
 from tests.ingestion.conftest import Shelf
 from tests.ingestion.pdf import make_pdf
 
@@ -156,23 +158,24 @@ async def test_readers_see_the_old_state_until_the_new_one_is_published(shelf: S
     await shelf.ingest()
     old = await shelf.visible()
     shelf.put("a.md", PAGE.format("two"))
-    shelf.put("b.md", PAGE.format("three") * 6)
-    embed = shelf.parts.model.embed
+    shelf.put("b.md", PAGE.format("three") * 24)
+    model = shelf.parts.embedder(shelf.settings.embedder.model)
+    embed = model.embed
     calls = 0
 
-    async def failing(texts: list[str]) -> object:
+    async def failing(texts: Sequence[str]) -> Vectors:
         nonlocal calls
         calls += 1
-        if calls > 1:
+        if calls > 3:
             raise UnknownCollection("the power went off")
         return await embed(texts)
 
-    shelf.parts.model.embed = failing  # type: ignore[method-assign, assignment]
+    model.embed = failing  # type: ignore[method-assign]
     try:
         with pytest.raises(UnknownCollection):
             await shelf.ingest()
     finally:
-        shelf.parts.model.embed = embed  # type: ignore[method-assign]
+        model.embed = embed  # type: ignore[method-assign]
     assert await shelf.visible() == old
     assert await shelf.dangling()
     assert shelf.counts(await shelf.ingest()) == {"changed": 1, "new": 1}
@@ -181,24 +184,25 @@ async def test_readers_see_the_old_state_until_the_new_one_is_published(shelf: S
 
 async def test_what_an_interrupted_run_began_elsewhere_is_undone(shelf: Shelf) -> None:
     """A later run over other sources publishes no half-written document."""
-    shelf.put("left/a.md", PAGE.format("one") * 6)
+    shelf.put("left/a.md", PAGE.format("one") * 24)
     shelf.put("right/b.md", PAGE.format("two"))
-    embed = shelf.parts.model.embed
+    model = shelf.parts.embedder(shelf.settings.embedder.model)
+    embed = model.embed
     calls = 0
 
-    async def failing(texts: list[str]) -> object:
+    async def failing(texts: Sequence[str]) -> Vectors:
         nonlocal calls
         calls += 1
-        if calls > 1:
+        if calls > 3:
             raise UnknownCollection("the power went off")
         return await embed(texts)
 
-    shelf.parts.model.embed = failing  # type: ignore[method-assign, assignment]
+    model.embed = failing  # type: ignore[method-assign]
     try:
         with pytest.raises(UnknownCollection):
             await shelf.ingest(shelf.folder / "left")
     finally:
-        shelf.parts.model.embed = embed  # type: ignore[method-assign]
+        model.embed = embed  # type: ignore[method-assign]
     await shelf.ingest(shelf.folder / "right")
     assert {Path(uri).name for uri, _ in await shelf.visible()} == {"b.md"}
     await shelf.ingest(shelf.folder)

@@ -9,9 +9,6 @@ import signal
 import subprocess
 from typing import Any
 
-from filelock import FileLock
-
-from ingestion.writer_lock import LOCK_NAME
 from tests.ingestion.conftest import Shelf
 from tests.ingestion.test_ingest import PAGE
 
@@ -34,7 +31,7 @@ async def test_report_and_exit_codes_tell_the_truth(shelf: Shelf) -> None:
     code, out, _ = await run(shelf, str(shelf.folder), "--json")
     said: dict[str, Any] = json.loads(out)
     assert (code, said["new"], said["failed"], said["published"]) == (0, 1, 0, True)
-    assert {"load", "chunk", "embed", "write", "publish", "total"} == set(said["seconds"])
+    assert {"read", "parse", "embed", "write", "verify", "publish", "total"} == set(said["seconds"])
 
     bad = shelf.put("empty.md", "")
     code, out, _ = await run(shelf, str(shelf.folder))
@@ -51,14 +48,14 @@ async def test_report_and_exit_codes_tell_the_truth(shelf: Shelf) -> None:
 
 
 async def test_a_second_writer_is_told_to_wait(shelf: Shelf) -> None:
-    """The message names the lock; nothing is started."""
+    """The message says who is at it, and the other one is not disturbed."""
     shelf.put("a.md", PAGE.format("one"))
-    data = shelf.folder.parent / "data"
-    data.mkdir()
-    with FileLock(data / LOCK_NAME):
+    async with shelf.parts.catalog.leases.hold(f"run/{shelf.collection}", "an ingestion") as lease:
         code, _, err = await run(shelf, str(shelf.folder))
+        await lease.check()
     assert code == 1
-    assert "Another ingestion is writing" in err
+    assert "an ingestion holds" in err
+    assert "--wait" in err
 
 
 async def test_milvus_away_is_said_by_name(shelf: Shelf) -> None:
