@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,8 @@ class Block:
 
 def blocks(text: str) -> Iterator[Block]:
     """The top-level blocks of a text, covering all of it."""
-    parser = _Parser()
     for start, end in parts(text, _PART_CHARACTERS):
-        for block in parser.blocks(text[start:end]):
+        for block in _blocks(text[start:end]):
             yield _moved(block, start)
 
 
@@ -74,18 +73,19 @@ def _best_cut(text: str, low: int, high: int) -> int:
     return high
 
 
-class _Parser:
-    @cached_property
-    def _markdown(self) -> MarkdownIt:
-        from markdown_it import MarkdownIt
+@cache
+def _markdown() -> MarkdownIt:
+    """Building one takes as long as parsing a short page."""
+    from markdown_it import MarkdownIt
 
-        # Only block structure is needed: inline rules take most of the time.
-        return MarkdownIt("commonmark").enable("table").disable("inline")
+    # Only block structure is needed: inline rules take most of the time.
+    return MarkdownIt("commonmark").enable("table").disable("inline")
 
-    def blocks(self, text: str) -> list[Block]:
-        starts = [0, *(match.end() for match in _LINE_END.finditer(text)), len(text)]
-        tokens = [token for token in self._markdown.parse(text) if token.map]
-        return _partition(tokens, 0, starts, 0, len(text))
+
+def _blocks(text: str) -> list[Block]:
+    starts = [0, *(match.end() for match in _LINE_END.finditer(text)), len(text)]
+    tokens = [token for token in _markdown().parse(text) if token.map]
+    return _partition(tokens, 0, starts, 0, len(text))
 
 
 def _partition(tokens: Sequence[Token], level: int, starts: Sequence[int], start: int, end: int) -> list[Block]:

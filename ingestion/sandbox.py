@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from ingestion.sandbox_process import Limits, Worker
-from ingestion.sandbox_wire import Job, ParsedDocument, Refused
+from ingestion.sandbox_wire import Job, ParsedDocument, Rechunk, Refused
 from serving.index.tokenizer import model_folder
 from serving.settings import IngestionSettings
 
-__all__ = ["Job", "ParsedDocument", "ParserPool", "Refused"]
+__all__ = ["Job", "ParsedDocument", "ParserPool", "Rechunk", "Refused"]
 
 #: Parsing is quicker than embedding: more processes would only wait.
 _MAX_WORKERS = 4
@@ -48,8 +48,8 @@ class ParserPool:
     ) -> None:
         await self.close()
 
-    async def parse(self, job: Job) -> ParsedDocument | Refused:
-        """Load and chunk one file; as many at a time as there are `workers`, others wait their turn.
+    async def parse(self, job: Job | Rechunk) -> ParsedDocument | Refused:
+        """Load and chunk one file, or chunk one text; as many at a time as there are `workers`, others wait their turn.
 
         Raises ConfigurationError when a process cannot be started or the model has no tokenizer. Cancelled, it ends
         the process that works on the job.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingestion import sandbox_wire as wire
-from ingestion.sandbox_wire import Job, ParsedDocument, Refused
+from ingestion.sandbox_wire import Job, ParsedDocument, Rechunk, Refused
 from serving.errors import ConfigurationError
 
 #: A process is replaced after so many jobs, or when it has grown by so many bytes: parsing libraries leak.
@@ -23,7 +23,9 @@ _JOBS = 2000
 _GROWTH = 256 * 1024**2
 #: Starting takes about a second; a busy machine takes longer.
 _START_S = 120.0
-#: The kernel ends a process whose time is over a little later than its parent does.
+#: A job has its time in CPU seconds; on a busy machine (workers are the nicest processes of it) they take longer.
+_PATIENCE = 5
+#: Signals that people, service managers and the kernel (short of memory) send.
 _BY_OTHERS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 #: What a worker gets of our environment: where programs, homes and models are; no key, token or password.
 _PASSED_ON = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
@@ -70,7 +72,7 @@ class Worker:
         self._lock = threading.Lock()
         self._killed = False
 
-    def run(self, job: Job) -> ParsedDocument | Refused:
+    def run(self, job: Job | Rechunk) -> ParsedDocument | Refused:
         """Raises ConfigurationError when no process can be started."""
         for again in (True, False):
             outcome = self._attempt(job)
@@ -94,12 +96,13 @@ class Worker:
 
     # -- one job -------------------------------------------------------------------------------------------------------
 
-    def _attempt(self, job: Job) -> ParsedDocument | Refused | _Death:
+    def _attempt(self, job: Job | Rechunk) -> ParsedDocument | Refused | _Death:
         if self._process is None:
             self._start()
-        deadline = time.monotonic() + self._limits.timeout_s
+        patience = self._limits.timeout_s * _PATIENCE
+        deadline = time.monotonic() + patience
         try:
-            self._channel.settimeout(self._limits.timeout_s)
+            self._channel.settimeout(patience)
             wire.send(self._channel, *wire.job_frame(job))
             head, body = wire.receive(self._channel, 4 * self._limits.max_text_characters, deadline)
             return self._read(head, body)
@@ -180,7 +183,7 @@ class Worker:
         self._process.wait()
         status = self._end()
         words = self._last_words()
-        if status == -signal.SIGXCPU:
+        if status == -signal.SIGPROF:
             return _Death(self._too_long())
         if "memory allocation" in words or "MemoryError" in words or "out of memory" in words.lower():
             return _Death(self._too_much())

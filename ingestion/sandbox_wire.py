@@ -39,6 +39,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Rechunk:
+    """A document that was loaded before, to be divided anew: for another embedding model or another size of chunks."""
+
+    document: Document
+    tenant: str
+    collection: str
+    chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedDocument:
     """A document with its chunks, in order."""
 
@@ -100,15 +110,25 @@ def _exactly(channel: socket.socket, length: int, deadline: float | None) -> byt
     return buffer
 
 
-def job_frame(job: Job) -> tuple[dict[str, Any], bytes]:
-    """Its body is the file."""
-    head = {name: getattr(job, name) for name in Job.__slots__ if name != "data"}
-    return {**head, "metadata": dict(job.metadata)}, job.data
+def job_frame(job: Job | Rechunk) -> tuple[dict[str, Any], bytes]:
+    """Its body is the file, or the text."""
+    head: dict[str, Any] = {"tenant": job.tenant, "collection": job.collection, "chunk_tokens": job.chunk_tokens}
+    if isinstance(job, Rechunk):
+        document = job.document
+        head |= {"uri": document.uri, "title": document.title, "metadata": dict(document.metadata), "is_text": True}
+        return head, document.text.encode()
+    head |= {"uri": job.uri, "title": job.title, "metadata": dict(job.metadata), "is_text": False}
+    return {**head, "name": job.name, "format": job.format}, job.data
 
 
-def job_of(head: Mapping[str, Any], body: bytearray) -> Job:
+def job_of(head: Mapping[str, Any], body: bytearray) -> Job | Rechunk:
     """The inverse of `job_frame`; takes the bytes over without a copy."""
-    return Job(**head, data=body)  # type: ignore[arg-type]
+    tenant, collection, chunk_tokens = head["tenant"], head["collection"], head["chunk_tokens"]
+    uri, title, metadata = head["uri"], head["title"], head["metadata"]
+    if head["is_text"]:
+        return Rechunk(Document(uri, title, body.decode(), metadata), tenant, collection, chunk_tokens)
+    data: Any = body
+    return Job(uri, head["name"], data, tenant, collection, chunk_tokens, head["format"], title, metadata)
 
 
 def parsed_frame(document: Document, chunks: Sequence[Chunk]) -> tuple[dict[str, Any], bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 from ingestion import sandbox_limits as limits
 from ingestion import sandbox_wire as wire
 from serving.errors import DocumentError
+from serving.index.types import Document
 
 #: What remains unused is not worth a message of its own.
 _MAX_REASON = 300
@@ -67,20 +68,25 @@ class _Worker:
         except BaseException as error:  # noqa: BLE001
             reason = f"cannot be parsed ({type(error).__name__}: {' '.join(str(error).split())[:_MAX_REASON]})"
             answer, text = {"status": "refused", "reason": reason}, b""
+        limits.limit_cpu(0)
         return {**answer, "resident": limits.resident_bytes()}, text
 
-    def _parse(self, job: wire.Job) -> tuple[dict[str, Any], bytes]:
+    def _parse(self, job: wire.Job | wire.Rechunk) -> tuple[dict[str, Any], bytes]:
+        document = job.document if isinstance(job, wire.Rechunk) else self._loaded(job)
+        chunker = self._chunker(
+            self._tokenizer, chunk_tokens=job.chunk_tokens, tenant=job.tenant, collection=job.collection
+        )
+        head, text = wire.parsed_frame(document, chunker.chunk(document))
+        return {**head, "status": "parsed"}, text
+
+    def _loaded(self, job: wire.Job) -> Document:
         document = self._load(job.uri, job.name, job.data, format=job.format, title=job.title, metadata=job.metadata)
         if len(document.text) > self._max_characters:
             raise DocumentError(
                 f"too large: {len(document.text):,} characters of text, the limit is {self._max_characters:,} "
                 "(setting ANCHORAGE_INGESTION__MAX_TEXT_CHARACTERS)"
             )
-        chunker = self._chunker(
-            self._tokenizer, chunk_tokens=job.chunk_tokens, tenant=job.tenant, collection=job.collection
-        )
-        head, text = wire.parsed_frame(document, chunker.chunk(document))
-        return {**head, "status": "parsed"}, text
+        return document
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class IngestionSettings(_Group):
     verify_samples: int = Field(20, ge=0, description="Chunks that a run finds again before it publishes.")
     keep_generations: int = Field(3, ge=1, description="Published generations that can be gone back to.")
     parse_workers: int = Field(0, ge=0, description="Processes that parse files; 0: one per CPU, at most 4.")
-    parse_timeout_s: float = Field(60.0, gt=0, description="A file that takes longer to parse fails, seconds.")
+    parse_timeout_s: float = Field(60.0, gt=0, description="CPU seconds that parsing one file may take.")
     parse_memory_bytes: int = Field(
         1024**3, ge=64 * 1024**2, description="A file whose parsing needs more memory than this fails."
     )
