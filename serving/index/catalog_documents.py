@@ -64,7 +64,7 @@ class Documents(Texts):
         state = self._state(build)
         query = select(state, func.count()).where(*self._mine(documents, build=build)).group_by(state)
         async with self._database.read() as connection:
-            return {state: number for state, number in await connection.execute(query)}
+            return dict(iter(await connection.execute(query)))
 
     async def chunk_sum(self, build: str, states: Sequence[State]) -> int:
         """Chunks of all documents in these states."""
