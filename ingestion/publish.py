@@ -124,7 +124,8 @@ class Publication:
             if len(found) >= number:
                 break
             if record.chunks:
-                async for _, vector in self._parts.store.vectors(self._run.index, self._run.build, [record.uri]):
+                rows = self._parts.store.vectors(self._run.index, self._run.build, [record.uri], self._run.snapshot)
+                async for _, vector in rows:
                     found.append((record.uri, vector))
                     break
         return found

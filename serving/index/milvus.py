@@ -95,11 +95,14 @@ class Milvus:
                 found += map(schema.stored_key, page)
         return found
 
-    async def vectors(self, index: str, collection: str, uris: Sequence[str]) -> AsyncIterator[tuple[str, Vectors]]:
-        """`embedding_digest` of what was embedded for each row of these documents, and its vector."""
+    async def vectors(
+        self, index: str, collection: str, uris: Sequence[str], snapshot: int | None = None
+    ) -> AsyncIterator[tuple[str, Vectors]]:
+        """`embedding_digest` of each row of these documents (that is visible to `snapshot`), and its vector."""
+        mine = within(self._tenant, collection) if snapshot is None else visible(self._tenant, collection, snapshot)
         fields = (schema.PK, schema.URI, schema.TITLE, schema.TEXT, schema.HEADING, schema.METADATA, schema.DENSE)
         for batch in _batches(uris, _NAMES):
-            where = f"{within(self._tenant, collection)} and {any_of(schema.URI, batch)}"
+            where = f"{mine} and {any_of(schema.URI, batch)}"
             async for page in self._pages(index, where, fields, size=_VECTORS):
                 for entity in page:
                     yield schema.embedded(entity)

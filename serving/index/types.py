@@ -213,8 +213,10 @@ class ChunkStore(Protocol):
         """Every row of these documents, dead ones included."""
         ...
 
-    def vectors(self, index: str, collection: str, uris: Sequence[str]) -> AsyncIterator[tuple[str, Vectors]]:
-        """`embedding_digest` of each row of these documents, and its vector."""
+    def vectors(
+        self, index: str, collection: str, uris: Sequence[str], snapshot: int | None = None
+    ) -> AsyncIterator[tuple[str, Vectors]]:
+        """`embedding_digest` of each row of these documents (that is visible to `snapshot`), and its vector."""
         ...
 
     async def set_died(self, index: str, keys: Sequence[str], died: int) -> None: ...
