@@ -12,16 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Protocol
 
-from ingestion.load.loaded import MARKDOWN, MARKS, SECTION
-from ingestion.markdown import Block, blocks, parts
+from ingestion.leaves import WINDOW, Path, leaves
+from ingestion.load.loaded import MARKS
+from ingestion.markdown import Block, parts
 from ingestion.places import Places
 from ingestion.split import split
 from serving.index.types import Chunk, Document, chunk_id
-
-Path = tuple[str, ...]
 
 #: Part of what makes a document "unchanged": raise it when the same text gives other chunks.
 VERSION = 2
@@ -30,8 +28,6 @@ VERSION = 2
 CHARACTERS_PER_TOKEN = 16
 #: Milvus stores at most 65,535 bytes of text in a row, and a character has up to 4.
 MAX_CHARACTERS = 16_000
-#: Texts of more characters are cut into windows before they are looked at more closely.
-_WINDOW = 50_000
 #: A chunk below this share of the limit is too little to answer from, and joins a neighbour.
 _SMALL = 0.25
 #: A part of this weight, relative to another, does not change what the whole is about.
@@ -122,21 +118,18 @@ class Chunker:
     def _pieces(self, document: Document) -> Iterator[_Piece]:
         """Blocks, none heavier than the limit."""
         text = document.text
-        sections = document.metadata.get(MARKS, {}).get(SECTION, [])
-        is_markdown = document.metadata.get("format") in MARKDOWN
-        leaves = _leaves(blocks(text)) if is_markdown else _sectioned(text, sections)
         batch: list[tuple[Block, Path]] = []
-        for leaf in leaves:
+        for leaf in leaves(document):
             batch.append(leaf)
             if len(batch) == 256:
                 yield from self._weighed(text, batch)
                 batch = []
         yield from self._weighed(text, batch)
 
-    def _weighed(self, text: str, leaves: Sequence[tuple[Block, Path]]) -> Iterator[_Piece]:
-        spans = [_trimmed(text, block.start, block.end) for block, _ in leaves]
+    def _weighed(self, text: str, found: Sequence[tuple[Block, Path]]) -> Iterator[_Piece]:
+        spans = [_trimmed(text, block.start, block.end) for block, _ in found]
         weights = self._weights([text[start:end] for start, end in spans])
-        for (block, path), (start, end), weight in zip(leaves, spans, weights, strict=True):
+        for (block, path), (start, end), weight in zip(found, spans, weights, strict=True):
             if start == end:
                 continue
             if weight <= self._limit:
@@ -148,7 +141,7 @@ class Chunker:
 
     def _cut(self, text: str, piece: _Piece) -> Iterator[_Piece]:
         """One block that is too long, in parts of about equal size."""
-        for low, high in parts(text[piece.start : piece.end], _WINDOW):
+        for low, high in parts(text[piece.start : piece.end], WINDOW):
             window = text[piece.start + low : piece.start + high]
             weight = self._weights_exact(window)
             size = self._balanced(weight)
@@ -273,31 +266,6 @@ class Chunker:
 
     def _weights_exact(self, text: str) -> int:
         return max(self._tokenizer.count([text])[0], math.ceil(len(text) * self._limit / self._characters))
-
-
-def _leaves(found: Iterator[Block]) -> Iterator[tuple[Block, Path]]:
-    """Blocks under their heading path. A heading goes with the block below it."""
-    stack: list[tuple[int, str]] = []
-    waiting: Block | None = None
-    for block in found:
-        if block.level:
-            stack = [(level, name) for level, name in stack if level < block.level]
-            stack.append((block.level, block.heading))
-            waiting = Block(waiting.start if waiting else block.start, block.end)
-            continue
-        path = tuple(name for _, name in stack if name)
-        yield (replace(block, start=waiting.start) if waiting else block), path
-        waiting = None
-    if waiting:
-        yield waiting, tuple(name for _, name in stack if name)
-
-
-def _sectioned(text: str, sections: Sequence[tuple[int, Sequence[str]]]) -> Iterator[tuple[Block, Path]]:
-    """Windows of a text that is not Markdown, each under the path of its section."""
-    edges = [(0, ()), *((offset, tuple(path)) for offset, path in sections), (len(text), ())]
-    for (start, path), (end, _) in pairwise(edges):
-        for low, high in parts(text[start:end], _WINDOW):
-            yield Block(start + low, start + high), path
 
 
 def _covering(block: Block) -> Iterator[Block]:

@@ -49,7 +49,7 @@ def _blocks(document: DocxDocument) -> Iterator[str]:
 
 
 def _paragraph(paragraph: Paragraph, styles: dict[str | None, str]) -> str:
-    text = paragraph.text.strip()
+    text: str = paragraph.text.strip()
     if not text:
         return ""
     style = _style(paragraph, styles)

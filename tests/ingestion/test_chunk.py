@@ -50,29 +50,53 @@ def _chunks(
     return _chunker(tokenizer, tokens).chunk(Document("file:///d.md", title, text, {"format": format}))
 
 
+_formats = st.sampled_from(["markdown", "text", "code", "csv", "pdf"])
+
+
+@st.composite
+def _documents(draw: st.DrawFn) -> Document:
+    """Any text, as any format might have loaded it: with sections, counted lines, pages, a title from a name."""
+    text = draw(_texts)
+    places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    paths = st.lists(st.one_of(st.just("Part"), _words, st.just("a long heading " * 20)), max_size=4)
+    marks = {
+        "section": [[place, draw(paths)] for place in places],
+        "line": [[0, 1]],
+        "page": [[place, number] for number, place in enumerate(places, start=1)],
+    }
+    metadata = {
+        "format": draw(_formats),
+        "_marks": {key: marks[key] for key in draw(st.sets(st.sampled_from([*marks])))},
+    }
+    if draw(st.booleans()):
+        metadata["title_from"] = "name"
+    return Document("file:///d", draw(_titles), text, metadata)
+
+
 @SLOW
-@given(text=_texts, title=_titles, format=st.sampled_from(["markdown", "text"]))
-def test_chunks_are_exact_pieces_and_lose_nothing_but_white_space(
-    tokenizer: Tokenizer, text: str, title: str, format: str
-) -> None:
+@given(document=_documents())
+def test_chunks_are_exact_pieces_and_lose_nothing_but_white_space(tokenizer: Tokenizer, document: Document) -> None:
     """Offsets are exact, chunks are in order, and what lies between them is white space."""
-    position = 0
-    for ordinal, chunk in enumerate(_chunks(tokenizer, text, format=format, title=title, tokens=LIMIT)):
+    position, text = 0, document.text
+    for ordinal, chunk in enumerate(_chunker(tokenizer).chunk(document)):
         assert chunk.ordinal == ordinal
         assert chunk.text == text[chunk.start : chunk.end]
         assert chunk.text.strip()
         assert not text[position : chunk.start].strip()
         position = chunk.end
+        if "line" in chunk.metadata:
+            assert chunk.metadata["line"] == 1 + text.count("\n", 0, chunk.start)
     assert not text[position:].strip()
 
 
 @SLOW
-@given(text=_texts, title=_titles, format=st.sampled_from(["markdown", "text"]))
-def test_every_limit_is_kept(tokenizer: Tokenizer, text: str, title: str, format: str) -> None:
-    """A chunk's text keeps the chunk limit, and with title and headings the model's."""
-    chunks = _chunks(tokenizer, text, format=format, title=title, tokens=LIMIT)
+@given(document=_documents())
+def test_every_limit_is_kept(tokenizer: Tokenizer, document: Document) -> None:
+    """A chunk's text keeps the chunk limit; with title and headings, embedded or searched, the model's."""
+    chunks = _chunker(tokenizer).chunk(document)
     assert all(count <= LIMIT for count in tokenizer.count([chunk.text for chunk in chunks]))
     assert all(count <= tokenizer.max_tokens for count in tokenizer.count([chunk.context() for chunk in chunks]))
+    assert all(count <= tokenizer.max_tokens for count in tokenizer.count([chunk.embedded_text() for chunk in chunks]))
     assert all(len(chunk.text.encode()) <= 65_535 for chunk in chunks)
 
 
@@ -150,11 +174,13 @@ def test_pages_of_a_pdf_are_told_per_chunk(tokenizer: Tokenizer) -> None:
     """The page is where the chunk begins; the map itself is not stored with every chunk."""
     pages = ["First page words. " * 60, "Second page words. " * 60]
     starts = [0, len(pages[0]) + 2]
-    metadata = {"format": "pdf", "page_starts": starts, "pages": 2}
+    metadata = {"format": "pdf", "_marks": {"page": [[starts[0], 1], [starts[1], 2]]}, "pages": 2}
     chunks = _chunker(tokenizer, 200).chunk(Document("file:///d.pdf", "T", "\n\n".join(pages), metadata))
     assert [chunk.metadata["page"] for chunk in chunks] == [1 if c.start < starts[1] else 2 for c in chunks]
     assert {chunk.metadata["page"] for chunk in chunks} == {1, 2}
-    assert "page_starts" not in chunks[0].metadata
+    spanning = [c for c in chunks if c.start < starts[1] < c.end]
+    assert [c.metadata.get("page_end") for c in chunks] == [2 if c in spanning else None for c in chunks]
+    assert "_marks" not in chunks[0].metadata
 
 
 @pytest.mark.parametrize("text", ["word " * 100_000, "x" * 1_000_000, "." * 60_000], ids=["words", "letters", "dots"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
-from ingestion.load import load, read
+from ingestion.chunk import Chunker, Tokenizer
+from ingestion.load import load
 from serving.errors import DocumentError
 from serving.index.types import Document
 from tests.ingestion.pdf import make_pdf
@@ -15,7 +15,7 @@ from tests.ingestion.pdf import make_pdf
 
 def _load(name: str, content: str | bytes) -> Document:
     data = content.encode() if isinstance(content, str) else content
-    return load("file:///docs/x", Path("/docs/guide") / name, data)
+    return load("file:///docs/x", f"/docs/guide/{name}", data)
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -151,12 +151,13 @@ def test_html_says_its_own_encoding() -> None:
 # -- PDF ---------------------------------------------------------------------------------------------------------------
 
 
-def test_pdf_gives_text_pages_and_title() -> None:
-    """Page starts are offsets into the text."""
-    document = _load("a.pdf", make_pdf(["First page here.", "Second page here."], title="The report"))
-    assert (document.title, document.metadata["pages"]) == ("The report", 2)
-    starts = document.metadata["page_starts"]
-    assert [document.text[start:].split()[0] for start in starts] == ["First", "Second"]
+def test_pdf_gives_text_pages_and_title(tokenizer: Tokenizer) -> None:
+    """Chunks know the pages they begin and end on."""
+    document = _load("a.pdf", make_pdf(["First page here.", "", "Third page here."], title="The report"))
+    assert (document.title, document.metadata["pages"]) == ("The report", 3)
+    chunker = Chunker(tokenizer, chunk_tokens=200, tenant="t", collection="c")
+    (whole,) = chunker.chunk(document)
+    assert (whole.metadata["page"], whole.metadata["page_end"]) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -207,22 +208,49 @@ def test_binary_data_is_not_text(data: bytes) -> None:
         _load("a.md", data)
 
 
-def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
-    """A sparse terabyte costs nothing."""
-    path = tmp_path / "huge.txt"
-    with path.open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(DocumentError, match="too large"):
-        read(path, 1_000_000)
+# -- title and metadata ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", ["fifo", "missing", "folder"])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: str) -> None:
-    """A pipe without a writer would block for ever."""
-    path = tmp_path / "x.md"
-    if make == "fifo":
-        os.mkfifo(path)
-    elif make == "folder":
-        path.mkdir()
-    with pytest.raises(DocumentError):
-        read(path, 1_000)
+def test_what_the_source_says_wins_over_the_file() -> None:
+    """Title and metadata; but what a document is, its content says."""
+    data = b"---\ntitle: Own\nauthor: Ann\nweight: 1\n---\nText."
+    given = {"author": "Bob", "tags": ["x", {"nested": 1}], "format": "pdf", "path": "kept/a.md", "huge": "x" * 10_000}
+    document = load("u", "a.md", data, title="Given", metadata=given)
+    assert document.title == "Given"
+    assert document.metadata["huge"] == "x" * 1024
+    known = {"author": "Bob", "weight": 1, "tags": ["x"], "format": "markdown", "path": "kept/a.md"}
+    assert {key: value for key, value in document.metadata.items() if key != "huge"} == known
+
+
+def test_a_title_from_the_name_is_not_embedded(tokenizer: Tokenizer) -> None:
+    """A renamed file keeps its vectors, while words search finds the new name."""
+    chunker = Chunker(tokenizer, chunk_tokens=200, tenant="t", collection="c")
+    (old,) = chunker.chunk(load("u", "old-name.txt", b"The text."))
+    (new,) = chunker.chunk(load("u", "new-name.txt", b"The text."))
+    (own,) = chunker.chunk(load("u", "name.md", b"---\ntitle: Own\n---\nThe text."))
+    assert old.embedded_text() == new.embedded_text() == "The text."
+    assert (old.context(), new.context()) == ("Old name\nThe text.", "New name\nThe text.")
+    assert own.embedded_text() == own.context() == "Own\nThe text."
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "data", "loaded"),
+    [
+        ("report.txt", None, make_pdf(["Words on a page"]), "pdf"),
+        ("page.md", None, b"<!DOCTYPE html><html><body><p>Words</p></body></html>", "html"),
+        ("page.md", ".md", b"<html><p>Words</p></html>", "markdown"),
+        ("a/page", ".html", b"<p>Words</p>", "html"),
+        ("Dockerfile", None, b"FROM scratch", "code"),
+        ("docs/LICENSE", None, b"You may.", "text"),
+    ],
+)
+def test_a_name_may_lie_or_say_nothing(name: str, format: str | None, data: bytes, loaded: str) -> None:
+    """A clear mark in the content wins; else what the source says; else the name."""
+    assert load("u", name, data, format=format).metadata["format"] == loaded
+
+
+@pytest.mark.parametrize("name", ["a.exe", "noname", "a.md.bak"])
+def test_unknown_kinds_are_refused(name: str) -> None:
+    """With the kind in the reason."""
+    with pytest.raises(DocumentError, match="not supported"):
+        load("u", name, b"text")
