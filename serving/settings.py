@@ -33,6 +33,11 @@ class ApiSettings(_Group):
     max_queued: int = Field(256, ge=0, description="Requests that may wait beyond those; more get 429 at once.")
     deadline_s: float = Field(300.0, gt=0, description="Longest time a request may take, seconds.")
     default_max_tokens: int = Field(512, gt=0, description="max_tokens of a chat that names none.")
+    uploads: bool = Field(True, description="Whether documents can be uploaded and deleted over HTTP.")
+    max_upload_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Largest body of an upload, bytes.")
+    max_upload_documents: int = Field(1000, gt=0, description="Documents in one upload.")
+    max_uploads: int = Field(4, gt=0, description="Uploads that one Api replica receives at a time; 64 more wait.")
+    upload_wait_s: float = Field(30.0, gt=0, description="How long `?wait=true` waits for the outcome, seconds.")
 
 
 class IndexSettings(_Group):
