@@ -21,6 +21,7 @@ from serving.errors import DocumentError
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SAMPLE = 16_384
+_ANY_SIZE = 2**31 - 1
 
 
 class _Lines:
@@ -116,7 +117,6 @@ def _json_rows(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _separated(text: str, separator: str, format: str) -> Loaded:
-    csv.field_size_limit(len(text) + 1)
     lines = _Lines()
     try:
         lines.add(headed(_records(text, separator)))
@@ -126,12 +126,13 @@ def _separated(text: str, separator: str, format: str) -> Loaded:
 
 
 def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_ANY_SIZE)  # the module's own limit is 128 KiB
     return enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=separator), start=1)
 
 
 def _separator(sample: str) -> str:
     """The one that splits most of the first lines into the same number of fields, if that is more than one."""
-    lines = [line for line in sample.split("\n")[:20] if line.strip()]
+    lines = [line for line in sample.splitlines(keepends=True)[:20] if line.strip()]
 
     def regularity(separator: str) -> tuple[float, int]:
         counts = [len(row) for row in csv.reader(lines, delimiter=separator)]
