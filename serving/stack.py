@@ -9,12 +9,14 @@ A data directory holds everything that one embedded Anchorage keeps:
     serve.json    the running `anchorage serve`; it holds serve.lock as long as it lives
 
 Several commands may work on one data directory at the same time. The first one that needs Milvus Lite starts it, the
-last one out stops it, and one that was killed neither pins it for ever nor takes it away from the others.
+last one out stops it, and one that was killed neither pins it for ever nor takes it away from the others. When the
+server itself dies, whoever uses it starts it again at the same address.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -35,6 +37,8 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 LOCK_TIMEOUT_S = 30.0
 LOG_TAIL_LINES = 8
+#: Between two looks whether the server lives.
+LOOK_S = 1.0
 
 # Milvus Lite shuts down cleanly on KeyboardInterrupt only, and a child of a background job inherits "ignore SIGINT":
 # both signals are set to raise it.
@@ -62,7 +66,12 @@ async def embedded_index(settings: Settings, data_dir: Path) -> AsyncIterator[Se
     try:
         state = await asyncio.shield(joining)
         await _until_answering(state, data_dir)
-        yield _with_index(settings, "milvus_uri", state.uri)
+        keeping = asyncio.create_task(_keep(data_dir, state.port))
+        try:
+            yield _with_index(settings, "milvus_uri", state.uri)
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
     finally:
         await asyncio.wait([joining])
         if joining.exception() is None:
@@ -118,6 +127,29 @@ def _join(data_dir: Path) -> MilvusState:
         return state
 
 
+async def _keep(data_dir: Path, port: int) -> None:
+    """Bring a server that died back where its users look for it. Each of them sees to it; the lock lets one act."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if not await asyncio.to_thread(_alive, data_dir):
+            with contextlib.suppress(IndexUnavailable, OSError):
+                await asyncio.shield(asyncio.to_thread(_restart, data_dir, port))
+
+
+def _alive(data_dir: Path) -> bool:
+    state = read_state(_milvus_file(data_dir), MilvusState)
+    return state is not None and state.server.process() is not None
+
+
+def _restart(data_dir: Path, port: int) -> None:
+    with _milvus_lock(data_dir):
+        known = read_state(_milvus_file(data_dir), MilvusState)
+        if running_milvus(data_dir) is None:
+            users = known.live_users() if known else [ProcessId.own()]
+            state = _start(data_dir, port)
+            write_state(_milvus_file(data_dir), state.model_copy(update={"users": users}))
+
+
 def _leave(data_dir: Path) -> None:
     """Stop being a user; the last one out stops the server."""
     with _milvus_lock(data_dir):
@@ -135,8 +167,8 @@ def _leave(data_dir: Path) -> None:
         _milvus_file(data_dir).unlink(missing_ok=True)
 
 
-def _start(data_dir: Path) -> MilvusState:
-    port = free_port()
+def _start(data_dir: Path, port: int = 0) -> MilvusState:
+    port = port or free_port()
     address = ["--data-dir", str(data_dir / "milvus"), "--host", LOOPBACK, "--port", str(port)]
     with (data_dir / "logs" / "milvus.log").open("wb") as log:
         # A session of its own: the terminal's Ctrl-C reaches us, and we stop Milvus when nobody needs it any more.

@@ -207,3 +207,18 @@ def test_a_later_process_with_the_same_pid_is_another(data_dir: Path) -> None:
     own = ProcessId.own()
     assert own.process() is not None
     assert ProcessId(pid=own.pid, started=own.started - 100).process() is None
+
+
+async def test_a_server_that_dies_comes_back_at_its_address(tmp_path: Path) -> None:
+    """Whoever uses it sees to it, and the last one out still stops it."""
+    async with embedded_index(Settings(), tmp_path) as settings:
+        first = running_milvus(tmp_path)
+        assert first is not None
+        psutil.Process(first.server.pid).kill()
+        async with asyncio.timeout(60):
+            while (second := running_milvus(tmp_path)) is None or second.server == first.server:
+                await asyncio.sleep(0.1)
+            while not await speaks_http2(second.port):
+                await asyncio.sleep(0.1)
+        assert second.uri == settings.index.milvus_uri
+    assert running_milvus(tmp_path) is None
