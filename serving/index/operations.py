@@ -23,12 +23,23 @@ _UPLOAD = select(uploads)
 class Operations(Part):
     """Every call raises CatalogUnavailable."""
 
-    async def enqueue(self, collection: str, kind: OperationKind, documents: Sequence[Upload | str]) -> Operation:
+    async def enqueue(
+        self,
+        collection: str,
+        kind: OperationKind,
+        documents: Sequence[Upload | str],
+        *,
+        id: str = "",
+        result: Mapping[str, Any] | None = None,
+    ) -> Operation:
         """Keep the documents (to be deleted: their uris) with the wish; one transaction.
 
-        Operations that finished more than a week ago are removed.
+        `id` (32 hex digits) names the wish: where there is one of this name already, that one is given back and nothing
+        is kept. `result` is what there is to say before anything is done. Operations that finished more than a week ago
+        are removed.
         """
-        operation = uuid.uuid4().hex
+        operation = id or uuid.uuid4().hex
+        early = dict(result or {})
         rows = (
             self._upload(operation, ordinal, Upload(document) if isinstance(document, str) else document)
             for ordinal, document in enumerate(documents)
@@ -42,14 +53,17 @@ class Operations(Part):
                 "kind": kind,
                 "state": "queued",
             }
-            row |= {"created_at": now, "started_at": 0.0, "finished_at": 0.0, "error": "", "result": "{}"}
-            await connection.execute(self._database.insert(operations), row)
+            row |= {"created_at": now, "started_at": 0.0, "finished_at": 0.0, "error": "", "result": json.dumps(early)}
+            made = await connection.execute(self._database.insert(operations).on_conflict_do_nothing(), row)
+            if not made.rowcount:
+                mine = self._mine(operations, id=operation)
+                return _operation((await connection.execute(_OPERATION.where(*mine))).one())
             for upload in rows:  # one by one: they may be large
                 await connection.execute(self._database.insert(uploads), upload)
             ended = (operations.c.finished_at > 0.0) & (operations.c.finished_at < now - _KEPT_S)
             old = select(operations.c.id).where(*self._mine(operations), ended).limit(PAGE)
             await connection.execute(delete(operations).where(*self._mine(operations), operations.c.id.in_(old)))
-        return Operation(operation, collection, kind, "queued", now)
+        return Operation(operation, collection, kind, "queued", now, result=early)
 
     async def get(self, id: str) -> Operation | None:
         """None for an unknown one, and for one that finished more than a week ago."""
@@ -58,9 +72,9 @@ class Operations(Part):
             found = (await connection.execute(query)).first()
         return _operation(found) if found else None
 
-    async def latest(self, collection: str, limit: int = 20) -> list[Operation]:
-        """Latest first."""
-        mine = self._mine(operations, collection=collection)
+    async def latest(self, collection: str | None = None, limit: int = 20) -> list[Operation]:
+        """Latest first, of one collection or of all."""
+        mine = self._mine(operations) if collection is None else self._mine(operations, collection=storable(collection))
         query = _OPERATION.where(*mine).order_by(operations.c.created_at.desc(), operations.c.id.desc()).limit(limit)
         async with self._database.read() as connection:
             return [_operation(row) for row in await connection.execute(query)]
@@ -75,10 +89,27 @@ class Operations(Part):
         async with self._database.read() as connection:
             return list((await connection.execute(query)).scalars())
 
+    async def backlog(self) -> tuple[int, float]:
+        """How many operations are not finished, and when the oldest of them was asked for (0.0: there is none)."""
+        query = select(func.count(), func.min(operations.c.created_at))
+        query = query.where(*self._mine(operations), operations.c.state.in_(_UNFINISHED))
+        async with self._database.read() as connection:
+            number, oldest = (await connection.execute(query)).one()
+        return int(number), float(oldest or 0.0)
+
+    async def waiting_uris(self, collection: str) -> set[str]:
+        """Of all documents that unfinished operations of the collection bring."""
+        mine = *self._mine(operations, collection=storable(collection)), operations.c.state.in_(_UNFINISHED)
+        waiting = select(operations.c.id).where(*mine, operations.c.kind == "upload")
+        query = select(uploads.c.uri).where(*self._mine(uploads), uploads.c.operation.in_(waiting))
+        async with self._database.read() as connection:
+            return set((await connection.execute(query)).scalars())
+
     async def claim(self, collection: str, limit: int = 100) -> list[Operation]:
         """Take the collection's first unfinished operations, in their order; they run from now on.
 
-        The caller holds the lease for publishing in the collection: what another worker had begun is taken, too.
+        The caller holds a lease that only one worker of the collection can hold: what another one had begun is taken,
+        too.
         """
         mine = *self._mine(operations, collection=collection), operations.c.state.in_(_UNFINISHED)
         first = _OPERATION.where(*mine).order_by(operations.c.created_at, operations.c.id).limit(limit)
@@ -116,11 +147,12 @@ class Operations(Part):
             )
             await connection.execute(delete(uploads).where(*self._mine(uploads, operation=id)))
 
-    async def requeue(self, id: str) -> None:
-        """Let it wait again, in its old place: its work could not be done now."""
+    async def requeue(self, id: str, reason: str = "") -> None:
+        """Let it wait again, in its old place: its work could not be done now. `reason` says why, as its error."""
         mine = self._mine(operations, id=id, state="running")
+        again = {"state": "queued", "started_at": 0.0, "error": storable(reason)}
         async with self._database.write() as connection:
-            await connection.execute(update(operations).where(*mine).values(state="queued", started_at=0.0))
+            await connection.execute(update(operations).where(*mine).values(**again))
 
     def _upload(self, operation: str, ordinal: int, upload: Upload) -> dict[str, Any]:
         return {
