@@ -8,11 +8,12 @@ snapshots: those are its *generations*.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from serving.errors import DocumentError
+from serving.errors import DocumentError, InvalidRequest
 from serving.index.schema import index_name
 from serving.index.types import Metadata
 
@@ -31,6 +32,8 @@ RunState: TypeAlias = Literal["running", "published"]
 OperationKind: TypeAlias = Literal["upload", "delete"]
 OperationState: TypeAlias = Literal["queued", "running", "succeeded", "failed"]
 
+#: What can stand in a model id behind the `@`.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 #: Longest uri that the catalog can key a document by, in bytes of UTF-8: an index entry of PostgreSQL holds 2,704.
 MAX_URI_BYTES = 2_048
 
@@ -48,6 +51,16 @@ def collection_of(key: str) -> str:
 def document_id(uri: str) -> str:
     """What HTTP addresses a document by: the first 32 hex digits of SHA-256 over its uri."""
     return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def check_collection(name: str) -> None:
+    """Raises InvalidRequest for a name that no model id could carry."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name[:128]!r} cannot name a collection: 1 to 128 letters, digits, '.', '_' or '-', "
+            "the first one a letter or digit.",
+            param="collection",
+        )
 
 
 def check_uri(uri: str) -> None:
