@@ -53,9 +53,14 @@ def document_id(uri: str) -> str:
     return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def is_collection(name: str) -> bool:
+    """Whether a collection can have this name: a model id must be able to carry it."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_collection(name: str) -> None:
     """Raises InvalidRequest for a name that no model id could carry."""
-    if not _NAME.fullmatch(name):
+    if not is_collection(name):
         raise InvalidRequest(
             f"{name[:128]!r} cannot name a collection: 1 to 128 letters, digits, '.', '_' or '-', "
             "the first one a letter or digit.",
