@@ -147,6 +147,13 @@ class Runs(Part):
             return []
         return [_generation(row, built, retained=row.generation > built.generation - keep) for row in rows]
 
+    async def generation_of(self, build: str, snapshot: int) -> int | None:
+        """The number of the generation that showed this snapshot first; None for one that is not published."""
+        published = self._mine(runs, build=build, state="published")
+        query = select(func.min(runs.c.generation)).where(*published, runs.c.snapshot == snapshot)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one()
+
     async def pin(self, build: str, snapshot: int) -> Generation:
         """Hold readers at a published snapshot, whatever is published after it. Raises InvalidRequest if it is gone."""
         async with self._database.write() as connection:
