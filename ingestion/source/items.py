@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+#: Written by programs for themselves; nobody asks questions about them.
+_JUNK = frozenset({"__pycache__", "node_modules", "Thumbs.db", "desktop.ini"})
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -134,3 +137,8 @@ def too_large(size: int, limit: int) -> str:
         f"too large: {size / 1e6:,.1f} MB, the limit is {limit / 1e6:,.1f} MB "
         "(setting ANCHORAGE_INGESTION__MAX_FILE_BYTES)"
     )
+
+
+def ignored(name: str) -> bool:
+    """Whether a folder's walk passes over a file or folder of this name."""
+    return name.startswith(".") or name.endswith("~") or name in _JUNK

@@ -17,12 +17,10 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from ingestion.source import sidecar
-from ingestion.source.items import Body, Found, Problem, below, place, supported, too_large, unsupported
+from ingestion.source.items import Body, Found, Problem, below, ignored, place, supported, too_large, unsupported
 from ingestion.source.patterns import Patterns, glob, is_glob
 from serving.errors import DocumentError, DocumentGone, SourceError, SourceUnavailable
 
-#: Written by programs for themselves; nobody asks questions about them.
-_JUNK = frozenset({"__pycache__", "node_modules", "Thumbs.db", "desktop.ini"})
 #: A file that changed so recently may change again without a change of its times: git calls it racily clean.
 _RACY_S = 2.0
 #: A network file system that is away says these; so does a machine that is short of something for a moment.
@@ -124,7 +122,7 @@ class LocalSource:
                     continue
                 visited.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
-                    names = sorted(entry.name for entry in entries if not _ignored(entry.name))
+                    names = sorted(entry.name for entry in entries if not ignored(entry.name))
             except OSError as error:
                 reason = f"folder cannot be read: {_why(error)}"
                 yield folder, Problem(uri_of(folder), readable(folder), reason, failed=True, folder=True)
@@ -187,10 +185,6 @@ def path_of(uri: str) -> Path:
 def readable(path: Path) -> str:
     """A path as text: bytes that are not UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.endswith("~") or name in _JUNK
 
 
 def _entry(path: Path, real_root: str, suffixes: Collection[str], beside: Container[str]) -> Path | Found | Problem:

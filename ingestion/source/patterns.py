@@ -22,6 +22,13 @@ def is_glob(text: str) -> bool:
     return _MAGIC.search(text) is not None
 
 
+def fixed_part(path: str) -> str:
+    """The folder above the first part of a path that is a pattern."""
+    parts = path.split("/")
+    fixed = next(i for i, part in enumerate(parts) if is_glob(part))
+    return "/".join(parts[:fixed])
+
+
 def glob(text: str) -> re.Pattern[str]:
     """A whole path's glob as a regular expression: `**` crosses folders, `*` and `?` do not."""
     return re.compile(_expression(text, escapes=False), re.DOTALL)

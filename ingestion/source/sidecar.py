@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ingestion.front_matter import plain
 from serving.errors import DocumentError
 
+T = TypeVar("T")
+
 #: In order of precedence, where a document has several.
 SUFFIXES = (".meta.json", ".meta.yaml", ".meta.yml", ".metadata.json")
+_LAST = max(SUFFIXES)
 #: More than anybody writes by hand.
 MAX_BYTES = 256 * 1024
 
@@ -30,6 +33,32 @@ def document_of(name: str) -> str | None:
         if name.endswith(suffix) and len(name) > len(suffix):
             return name.removesuffix(suffix)
     return None
+
+
+def names_for(name: str) -> tuple[str, ...]:
+    """What a document's sidecar may be called."""
+    return tuple(name + suffix for suffix in SUFFIXES)
+
+
+def paired(listing: Iterable[T], key: Callable[[T], str]) -> Iterator[tuple[T, T | None]]:
+    """Documents with their sidecars, from a listing in the order of keys, holding only those that still may get one.
+
+    A sidecar without its document comes by itself.
+    """
+    waiting: dict[str, tuple[T, T | None]] = {}
+    for item in listing:
+        name = key(item)
+        for ready in [document for document in waiting if name > document + _LAST]:
+            yield waiting.pop(ready)
+        owner = document_of(name)
+        if owner is None:
+            waiting[name] = item, None
+        elif owner in waiting:
+            document, first = waiting[owner]
+            waiting[owner] = document, item if first is None else first
+        else:
+            yield item, None
+    yield from waiting.values()
 
 
 def sidecar_of(name: str, names: Container[str]) -> str | None:
