@@ -50,7 +50,7 @@ class Model:
         return (await asyncio.to_thread(self._load)).dimension
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        return await (await asyncio.to_thread(self._load)).embed(texts)
+        return await (await asyncio.to_thread(self._load)).embed(texts, bulk=True)
 
     def close(self) -> None:
         if self._loaded is not None:
