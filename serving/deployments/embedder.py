@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-import numpy as np
 from ray import serve
 
 from serving.index.embedder import LocalEmbedder
-from serving.index.types import Embedder as EmbedderProtocol
 from serving.index.types import Vectors
 from serving.settings import EmbedderSettings
 
@@ -47,14 +46,20 @@ class _Waiting:
     vectors: asyncio.Future[Vectors] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+class TwoLanes(Protocol):
+    """What `Batches` needs of `LocalEmbedder`: bulk work makes way for the other kind."""
+
+    async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors: ...
+
+
 class Batches:
     """Implements `types.Embedder`: what arrives while a forward pass runs goes into the next one.
 
     A lone query never waits; only when queries come together does the next pass wait `wait_s` for company. A request
-    of many texts goes in slices of `size`, between which others get their turn.
+    of more than `size` texts is bulk work, which no query waits for.
     """
 
-    def __init__(self, model: EmbedderProtocol, size: int, wait_s: float) -> None:
+    def __init__(self, model: TwoLanes, size: int, wait_s: float) -> None:
         self._model = model
         self._size = size
         self._wait_s = wait_s
@@ -62,23 +67,30 @@ class Batches:
         self._running: asyncio.Task[None] | None = None
         self._passes = 0
         self._texts = 0
+        self._bulk_texts = 0
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        slices = [texts[at : at + self._size] for at in range(0, len(texts), self._size)]
-        return np.concatenate([await self._slice(some) for some in slices] or [await self._model.embed([])])
+        if len(texts) > self._size:
+            vectors = await self._model.embed(texts, bulk=True)
+            self._bulk_texts += len(vectors)
+            return vectors
+        return await self._joined(texts) if texts else await self._model.embed(texts)
 
     def metrics(self) -> str:
         """Prometheus's text format; texts / passes is how much company a query had."""
         return (
-            "# HELP anchorage_embedder_passes_total Forward passes.\n"
+            "# HELP anchorage_embedder_passes_total Times that queries were embedded together.\n"
             "# TYPE anchorage_embedder_passes_total counter\n"
             f"anchorage_embedder_passes_total {self._passes}\n"
-            "# HELP anchorage_embedder_texts_total Texts embedded.\n"
+            "# HELP anchorage_embedder_texts_total Texts embedded for queries.\n"
             "# TYPE anchorage_embedder_texts_total counter\n"
             f"anchorage_embedder_texts_total {self._texts}\n"
+            "# HELP anchorage_embedder_bulk_texts_total Texts embedded in bulk work.\n"
+            "# TYPE anchorage_embedder_bulk_texts_total counter\n"
+            f"anchorage_embedder_bulk_texts_total {self._bulk_texts}\n"
         )
 
-    async def _slice(self, texts: Sequence[str]) -> Vectors:
+    async def _joined(self, texts: Sequence[str]) -> Vectors:
         waiting = _Waiting(texts)
         self._waiting.append(waiting)
         if self._running is None or self._running.done():

@@ -55,10 +55,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.passes: list[list[str]] = []
+        self.bulk: list[list[str]] = []
         self.go = asyncio.Event()
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        self.passes.append(list(texts))
+    async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors:
+        (self.bulk if bulk else self.passes).append(list(texts))
         await self.go.wait()
         if "bad" in texts:
             raise EmbedderUnavailable("bad text")
@@ -80,13 +81,21 @@ async def test_queries_that_come_during_a_pass_share_the_next_one() -> None:
     assert len(model.passes) <= 2
 
 
-async def test_a_long_request_goes_in_slices() -> None:
-    """No pass is larger than the limit, whatever one request brings."""
+async def test_a_long_request_is_bulk_work() -> None:
+    """The model is told so, and a query that comes meanwhile goes to it at once."""
     model = Recorder()
+    batches = Batches(model, size=2, wait_s=0.0)
+    long = asyncio.create_task(batches.embed(["a", "bb", "ccc", "dddd", "eeeee"]))
+    query = asyncio.create_task(batches.embed(["query"]))
+    while not (model.passes and model.bulk):  # noqa: ASYNC110 - both are passed on within a turn of the loop
+        await asyncio.sleep(0)
+    assert not long.done()
     model.go.set()
-    vectors = await Batches(model, size=2, wait_s=0.0).embed(["a", "bb", "ccc", "dddd", "eeeee"])
-    assert vectors[:, 0].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert [len(texts) for texts in model.passes] == [2, 2, 1]
+    assert (await long)[:, 0].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert (await query).tolist() == [[5.0]]
+    assert (model.bulk, model.passes) == ([["a", "bb", "ccc", "dddd", "eeeee"]], [["query"]])
+    assert "anchorage_embedder_bulk_texts_total 5\n" in batches.metrics()
+    assert (await batches.embed([])).shape == (0, 1)
 
 
 async def test_a_failed_pass_fails_its_callers_only() -> None:
