@@ -21,6 +21,7 @@ from ingestion.sandbox import ParserPool
 from ingestion.source import Found
 from ingestion.stages import write_all
 from ingestion.write import Writer
+from serving.errors import LeaseLost
 from serving.index.catalog_models import Build, DocumentRecord
 from serving.index.leases import Lease
 from serving.settings import Settings
@@ -79,6 +80,9 @@ async def apply(
     started = time.perf_counter()
     build = await open_build(parts, settings, collection)
     async with parts.catalog.leases.hold(f"publish/{build.key}", "an upload", wait_s=_WAIT_S) as lease:
+        live = await parts.catalog.live_build(collection)
+        if live is None or live.key != build.key:
+            raise LeaseLost(f"Readers of collection {collection!r} were switched to another build just now: try again.")
         applied = await _apply(uploads, removals, build, settings, parts, pool, lease)
     applied.report.total_s = round(time.perf_counter() - started, 3)
     return applied
