@@ -97,8 +97,8 @@ class Worker:
     # -- one job -------------------------------------------------------------------------------------------------------
 
     def _attempt(self, job: Job | Rechunk) -> ParsedDocument | Refused | _Death:
-        if self._process is None:
-            self._start()
+        if self._process is None and (death := self._start()) is not None:
+            return death
         patience = self._limits.timeout_s * _PATIENCE
         deadline = time.monotonic() + patience
         try:
@@ -129,7 +129,8 @@ class Worker:
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self) -> _Death | None:
+        """Raises ConfigurationError, unless somebody else ended the process meanwhile."""
         ours, theirs = socket.socketpair()
         arguments = {
             "fd": theirs.fileno(),
@@ -163,8 +164,12 @@ class Worker:
         try:
             wire.receive(ours, 0, time.monotonic() + _START_S)
         except (wire.Closed, TimeoutError, ValueError) as error:
+            death = self._obituary() if isinstance(error, wire.Closed) else None
             self._end()
+            if death is not None and death.by_others:
+                return death
             raise ConfigurationError(f"The parser's process does not start: {self._last_words() or error}") from error
+        return None
 
     def _end(self) -> int:
         """Kills and reaps; the exit status."""
