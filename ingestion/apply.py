@@ -20,6 +20,7 @@ from ingestion.report import IngestReport
 from ingestion.sandbox import ParserPool
 from ingestion.source import Found
 from ingestion.stages import write_all
+from ingestion.work import Assignment, reader
 from ingestion.write import Writer
 from serving.errors import LeaseLost
 from serving.index.catalog_models import Build, DocumentRecord
@@ -114,7 +115,8 @@ async def _apply(
     )
     publication = Publication(ingestion, parts, build, run, patience, (lease,))
     await publication.restore_interrupted(writer)
-    parser = Parser(catalog, pool, run, build.recipe, report, ingestion, patience, tenant=settings.index.tenant)
+    work = reader(Assignment(settings, parts, run, build.recipe, report), pool)
+    parser = Parser(catalog, work, run, build.recipe, report, ingestion, patience)
     groups = parser.groups([Given(uploads)], retry=True)
     async with aclosing(groups):
         await write_all(writer, groups, lambda _: None)

@@ -1,6 +1,6 @@
 """Found documents to parsed ones: passed over where nothing changed, read in parallel, parsed apart, in groups.
 
-    walk (thread) ─► catalog ─► unchanged? ─► read and hash (threads) ─► unchanged? ─► load and chunk (processes)
+    walk (thread) ─► catalog ─► unchanged? ─► read, hash, load, chunk (task.py: here; distributed.py: on a cluster)
 
 What is under way is bounded in number and in bytes, whatever the sources hold.
 """
@@ -10,34 +10,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
-from ingestion import chunk, load
-from ingestion.budget import Budget
 from ingestion.patience import Patience
 from ingestion.records import Failed, Group, Parsed, still_failing, taken
 from ingestion.report import IngestReport
-from ingestion.sandbox import Job, ParserPool, Refused
-from ingestion.source import Body, Found, Problem, Source
-from serving.errors import DocumentError, SourceUnavailable
+from ingestion.source import Found, Problem, Source
+from ingestion.task import Bad, Same, Task, Work, made_by
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import DocumentRecord, Recipe, Run
 from serving.settings import IngestionSettings
 
 #: Documents looked up in the catalog at a time.
 _PAGE = 256
-#: Bytes of files under way at a time; one file alone may be larger.
-_BYTES = 128_000_000
 #: Bytes of source after which a group is written, however few chunks it has.
 _GROUP_BYTES = 4_000_000
 _GROUP_DOCUMENTS = 128
-#: Pauses before a source that did not answer is asked again, seconds.
-_AGAIN_S = (0.5, 2.0, 8.0)
-#: What follows from a document's place, and must not make a moved one look like another one.
-_PLACE = frozenset({"path", "folder"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +55,25 @@ class Parser:
     def __init__(
         self,
         catalog: Catalog,
-        pool: ParserPool,
+        work: Work,
         run: Run,
         recipe: Recipe,
         report: IngestReport,
         settings: IngestionSettings,
         patience: Patience,
-        *,
-        tenant: str,
     ) -> None:
         self._catalog = catalog
-        self._pool = pool
+        self._work = work
         self._run = run
-        self._recipe = recipe
         self._report = report
         self._settings = settings
         self._try = patience.call
-        self._tenant = tenant
         self._everything = False
         self._only_failed = False
         self._retry = False
         #: Sources that had at least one document.
         self.met: set[str] = set()
-        self._budget = Budget(_BYTES)
-        made_by = f"{load.VERSION}/{chunk.VERSION}/{recipe.chunk_tokens}/{recipe.index}/"
-        self._hash = hashlib.sha256(made_by.encode())
-        self._mark = self._hash.hexdigest()[:8]
+        self._mark = hashlib.sha256(made_by(recipe).encode()).hexdigest()[:8]
 
     async def groups(
         self, sources: Sequence[Source], *, everything: bool = False, only_failed: bool = False, retry: bool = False
@@ -130,22 +112,21 @@ class Parser:
     ) -> AsyncGenerator[Outcome]:
         """Of each document, in the order in which they are ready."""
         self._everything, self._only_failed, self._retry = everything, only_failed, retry or only_failed
-        limit = self._settings.read_concurrency + self._pool.workers
         working: set[asyncio.Task[Outcome]] = set()
+        done: asyncio.Queue[asyncio.Task[Outcome]] = asyncio.Queue()
         try:
             async for look in self._found(sources):
                 if (known := self._passed_over(look)) is not None:
                     yield known
                     continue
-                while len(working) >= limit:
-                    done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        yield task.result()
-                working.add(asyncio.create_task(self._outcome(look)))
-            while working:
-                done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                while len(working) >= self._work.limit or not done.empty():
+                    working.discard(task := await done.get())
                     yield task.result()
+                working.add(task := asyncio.create_task(self._outcome(look)))
+                task.add_done_callback(done.put_nowait)
+            while working:
+                working.discard(task := await done.get())
+                yield task.result()
         finally:
             for task in working:
                 task.cancel()
@@ -169,68 +150,29 @@ class Parser:
         return None
 
     async def _outcome(self, look: Look) -> Outcome:
-        found, fingerprint = look.found, self._marked(look.found.fingerprint)
-        async with self._budget.taken(found.size):
-            try:
-                with self._report.timed("read"):
-                    body = await self._read(look)
-            except DocumentError as error:
-                return Failed(found, look.source, str(error), fingerprint, look.record)
-            except SourceUnavailable as error:
-                return Failed(found, look.source, str(error), "", look.record)
-            fingerprint = self._marked(body.fingerprint)
-            if body.data is None:
-                return Unchanged(look, fingerprint)
-            content_hash = await asyncio.to_thread(self._content_hash, found.name, body, body.data)
-            if look.record is not None and self._done(look.record) and look.record.content_hash == content_hash:
-                return Unchanged(look, fingerprint)
-            job = Job(
-                uri=found.uri,
-                name=found.name,
-                format=body.format,
-                title=body.title,
-                data=body.data,
-                metadata=body.metadata,
-                collection=self._run.collection,
-                tenant=self._tenant,
-                chunk_tokens=self._recipe.chunk_tokens,
-            )
-            with self._report.timed("parse"):
-                result = await self._pool.parse(job)
-        if isinstance(result, Refused):
-            return Failed(found, look.source, result.reason, fingerprint, look.record)
+        task = Task(look.found)
+        if look.record is not None and self._done(look.record):
+            known = look.record.fingerprint.removeprefix(f"{self._mark}:")
+            task = Task(look.found, known, look.record.content_hash)
+        result = await self._work.do(task)
+        fingerprint = self._marked(result.fingerprint)
+        if isinstance(result, Same):
+            return Unchanged(look, fingerprint)
+        if isinstance(result, Bad):
+            return Failed(look.found, look.source, result.reason, fingerprint, look.record)
         document = result.document
         return Parsed(
-            found=found,
+            found=look.found,
             source=look.source,
             title=document.title,
             text=document.text,
             metadata=document.metadata,
-            content_hash=content_hash,
+            content_hash=result.content_hash,
             fingerprint=fingerprint,
             chunks=result.chunks,
             record=look.record,
+            vectors=result.vectors,
         )
-
-    async def _read(self, look: Look) -> Body:
-        """What the source would send once more is not sent where the index holds it already."""
-        known = ""
-        if look.record is not None and self._done(look.record):
-            known = look.record.fingerprint.removeprefix(f"{self._mark}:")
-        for pause in _AGAIN_S:
-            try:
-                return await asyncio.to_thread(look.found.read, self._settings.max_file_bytes, known)
-            except SourceUnavailable:
-                await asyncio.sleep(pause)
-        return await asyncio.to_thread(look.found.read, self._settings.max_file_bytes, known)
-
-    def _content_hash(self, name: str, body: Body, data: bytes) -> str:
-        digest = self._hash.copy()
-        told = {key: value for key, value in body.metadata.items() if key not in _PLACE}
-        kind = body.format or PurePosixPath(name).suffix.lower()
-        digest.update(json.dumps([kind, body.title, told], sort_keys=True, default=str).encode("utf-8", "replace"))
-        digest.update(data)
-        return digest.hexdigest()
 
     def _done(self, record: DocumentRecord) -> bool:
         """Whether the store holds the document as the record says: readers see it, or will when this run publishes."""

@@ -1,7 +1,7 @@
 """`ingest()`: sources to a published generation. The file to read first.
 
     walk ─► unchanged? ─► read ─► load, chunk ─► plan ─► embed ─► write ─► remove what vanished ─► verify ─► publish
-            (parse.py; processes: sandbox.py)    (stages.py: three side by side; write.py)        (publish.py)
+            (parse.py; task.py; sandbox.py)      (stages.py: three side by side; write.py)        (publish.py)
 
 Exactly once in effect: a run may die at any point. The next one finds in the catalog what was begun, and in the store
 what was written, and goes on from there; readers see the published generation until the new one is complete.
@@ -21,10 +21,11 @@ from ingestion.progress import Watch
 from ingestion.publish import Publication
 from ingestion.records import Failed
 from ingestion.report import IngestReport, OnProgress
-from ingestion.sandbox import ParserPool
 from ingestion.source import Source
 from ingestion.stages import write_all
+from ingestion.task import Work
 from ingestion.vanished import Vanished
+from ingestion.work import Assignment, OpenWork, here
 from ingestion.write import Writer
 from serving.index.catalog_models import Build, Recipe, Run
 from serving.index.leases import Lease
@@ -42,8 +43,9 @@ async def ingest(
     parts: Parts,
     options: Options = PLAIN,
     on_progress: OnProgress | None = None,
+    open_work: OpenWork = here,
 ) -> IngestReport:
-    """Make the collection hold what the sources hold now.
+    """Make the collection hold what the sources hold now. `open_work`: who reads and parses.
 
     Raises SourceError, InvalidRequest (the collection's name), WriterBusy (another run is at it), ConfigurationError,
     VerificationFailed, IndexUnavailable, CatalogUnavailable, EmbedderUnavailable. Whatever is raised, the same call may
@@ -51,11 +53,12 @@ async def ingest(
     """
     started = time.perf_counter()
     if options.dry_run:
-        report = await _preview(sources, collection, settings, parts, options)
+        report = await _preview(sources, collection, settings, parts, options, open_work)
     else:
         build = await open_build(parts, settings, collection)
         async with parts.catalog.leases.hold(f"run/{build.key}", "an ingestion", wait_s=options.wait_s) as lease:
-            report = await Ingestion(settings, parts, build, sources, options, Watch(on_progress), lease).run()
+            watch = Watch(on_progress)
+            report = await Ingestion(settings, parts, build, sources, options, watch, lease, open_work).run()
     report.total_s = round(time.perf_counter() - started, 3)
     return report
 
@@ -72,6 +75,7 @@ class Ingestion:
         options: Options,
         watch: Watch,
         lease: Lease,
+        open_work: OpenWork,
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -80,22 +84,24 @@ class Ingestion:
         self._options = options
         self._watch = watch
         self._lease = lease
+        self._open_work = open_work
         self._patience = Patience(settings.ingestion.patience_s, watch.waiting)
 
     async def run(self) -> IngestReport:
         run = await self._parts.catalog.begin_run(self._build, "bulk")
-        async with ParserPool(self._settings.ingestion, self._build.recipe.model) as pool:
-            report = await self._once(run, pool, repair=False)
-            return report or await self._once(run, pool, repair=True) or IngestReport(run.collection)
+        report = await self._once(run, repair=False)
+        return report or await self._once(run, repair=True) or IngestReport(run.collection)
 
-    async def _once(self, run: Run, pool: ParserPool, *, repair: bool) -> IngestReport | None:
+    async def _once(self, run: Run, *, repair: bool) -> IngestReport | None:
         """Once through the sources, and publication. None: the store has lost rows. `repair` writes all of them."""
         report = IngestReport(run.collection)
         writer = self._writer(run, report)
-        parser = _parser(self._settings, self._parts, self._build.recipe, run, pool, report, self._patience)
-        groups = parser.groups(self._sources, everything=repair, only_failed=self._options.retry_failed)
-        async with self._watch.counting(self._sources), aclosing(groups):
-            await write_all(writer, groups, lambda group: self._watch.done(group.size, report))
+        assignment = Assignment(self._settings, self._parts, run, self._build.recipe, report)
+        async with self._open_work(assignment) as work, self._watch.counting(self._sources):
+            parser = _parser(assignment, work, self._patience)
+            groups = parser.groups(self._sources, everything=repair, only_failed=self._options.retry_failed)
+            async with aclosing(groups):
+                await write_all(writer, groups, lambda group: self._watch.done(group.size, report))
         if not self._options.retry_failed:
             vanished = Vanished(self._sources, run.build, self._parts.catalog)
             await vanished.require(parser.met)
@@ -126,7 +132,12 @@ class Ingestion:
 
 
 async def _preview(
-    sources: Sequence[Source], collection: str, settings: Settings, parts: Parts, options: Options
+    sources: Sequence[Source],
+    collection: str,
+    settings: Settings,
+    parts: Parts,
+    options: Options,
+    open_work: OpenWork,
 ) -> IngestReport:
     """What a run would do: everything is read and parsed, nothing is written anywhere."""
     report = IngestReport(collection, dry_run=True)
@@ -134,8 +145,9 @@ async def _preview(
     recipe = build.recipe if build else Recipe(settings.embedder.model, 0, settings.ingestion.chunk_tokens)
     key, published = (build.key, build.snapshot) if build else (collection, 0)
     run = Run(collection, key, recipe.index, published + 1, published, "bulk")
-    async with ParserPool(settings.ingestion, recipe.model) as pool:
-        parser = _parser(settings, parts, recipe, run, pool, report, Patience(0.0))
+    assignment = Assignment(settings, parts, run, recipe, report, dry=True)
+    async with open_work(assignment) as work:
+        parser = _parser(assignment, work, Patience(0.0))
         outcomes = parser.outcomes(sources, only_failed=options.retry_failed)
         async with aclosing(outcomes):
             async for outcome in outcomes:
@@ -155,13 +167,6 @@ async def _preview(
     return report
 
 
-def _parser(
-    settings: Settings,
-    parts: Parts,
-    recipe: Recipe,
-    run: Run,
-    pool: ParserPool,
-    report: IngestReport,
-    patience: Patience,
-) -> Parser:
-    return Parser(parts.catalog, pool, run, recipe, report, settings.ingestion, patience, tenant=settings.index.tenant)
+def _parser(assignment: Assignment, work: Work, patience: Patience) -> Parser:
+    catalog, settings = assignment.parts.catalog, assignment.settings.ingestion
+    return Parser(catalog, work, assignment.run, assignment.recipe, assignment.report, settings, patience)
