@@ -8,7 +8,6 @@ What is under way is bounded in number and in bytes, whatever the sources hold.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from ingestion.patience import Patience
 from ingestion.records import Failed, Group, Parsed, still_failing, taken
 from ingestion.report import IngestReport
 from ingestion.source import Found, Problem, Source
-from ingestion.task import Bad, Same, Task, Work, made_by
+from ingestion.task import Bad, Same, Task, Work, marked, unmarked
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import DocumentRecord, Recipe, Run
 from serving.settings import IngestionSettings
@@ -73,7 +72,7 @@ class Parser:
         self._retry = False
         #: Sources that had at least one document.
         self.met: set[str] = set()
-        self._mark = hashlib.sha256(made_by(recipe).encode()).hexdigest()[:8]
+        self._recipe = recipe
 
     async def groups(
         self, sources: Sequence[Source], *, everything: bool = False, only_failed: bool = False, retry: bool = False
@@ -152,7 +151,7 @@ class Parser:
     async def _outcome(self, look: Look) -> Outcome:
         task = Task(look.found)
         if look.record is not None and self._done(look.record):
-            known = look.record.fingerprint.removeprefix(f"{self._mark}:")
+            known = unmarked(self._recipe, look.record.fingerprint)
             task = Task(look.found, known, look.record.content_hash)
         result = await self._work.do(task)
         fingerprint = self._marked(result.fingerprint)
@@ -181,8 +180,7 @@ class Parser:
         return record.state == "live" or (record.state == "written" and record.snapshot == self._run.snapshot)
 
     def _marked(self, fingerprint: str) -> str:
-        """As the catalog keeps it: what another recipe made is not the same."""
-        return f"{self._mark}:{fingerprint}" if fingerprint else ""
+        return marked(self._recipe, fingerprint)
 
     # -- walking -------------------------------------------------------------------------------------------------------
 

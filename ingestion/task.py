@@ -163,3 +163,18 @@ class Reader:
 def made_by(recipe: Recipe) -> str:
     """What content is made into chunks by: another one makes others of the same bytes."""
     return f"{load.VERSION}/{chunk.VERSION}/{recipe.chunk_tokens}/{recipe.index}/"
+
+
+def marked(recipe: Recipe, fingerprint: str) -> str:
+    """A source's fingerprint as the catalog keeps it: what another recipe made is not the same. '' stays ''."""
+    return f"{_mark(recipe)}:{fingerprint}" if fingerprint else ""
+
+
+def unmarked(recipe: Recipe, fingerprint: str) -> str:
+    """The inverse of `marked`; '' for what another recipe, or another version of this program, has marked."""
+    mark, _, own = fingerprint.partition(":")
+    return own if mark == _mark(recipe) else ""
+
+
+def _mark(recipe: Recipe) -> str:
+    return hashlib.sha256(made_by(recipe).encode()).hexdigest()[:8]
