@@ -31,6 +31,10 @@ _KEYS_PER_PAGE = 1000
 _SHOWN = re.compile("endpoint|region|bucket|account_name|skip_signature", re.IGNORECASE)
 
 
+class IllegalKey(DocumentError):
+    """A key with an empty name, `.` or `..` between its slashes: obstore reads none, nor a listing that holds one."""
+
+
 class Bucket:
     """One bucket, with how it is reached. Options may be secret, so nothing shows them."""
 
@@ -91,7 +95,9 @@ class Bucket:
             yield
         except (NotFoundError, FileNotFoundError):
             raise DocumentGone("the store says that it is not there") from None
-        except (PermissionDeniedError, UnauthenticatedError, InvalidPathError) as error:
+        except (InvalidPathError, ValueError) as error:
+            raise IllegalKey(f"the key cannot be read: {self._told(error)}") from None
+        except (PermissionDeniedError, UnauthenticatedError) as error:
             raise DocumentError(f"the store refuses it: {self._told(error)}") from None
         except (BaseError, OSError) as error:
             raise SourceUnavailable(f"{what} cannot be read for now: {self._told(error)}") from None
@@ -188,10 +194,34 @@ class BucketSource(Listed):
             if single is not None:
                 yield from self._one(single, seen)
                 return
-            for pair in sidecar.paired(self._listed(), key=lambda one: one.key):
-                yield from self._pair(*pair, seen, named=False)
+            try:
+                yield from self._all(self._listed(), seen)
+            except IllegalKey:
+                yield from self._by_folder(seen)
         except (DocumentError, SourceUnavailable) as error:
             yield Problem(self.prefix, self.prefix, f"cannot be listed: {error}", failed=True, folder=True)
+
+    def _by_folder(self, seen: Seen) -> Iterator[Found | Problem]:
+        """So that an illegal key hides the keys of its own folder, and no others."""
+        import obstore
+
+        stack = [self._root]
+        while stack:
+            folder = stack.pop()
+            try:
+                with self._bucket.translated(self._uri(folder)):
+                    listed = obstore.list_with_delimiter(self._bucket.store(), folder or None)
+            except IllegalKey as error:
+                uri = self._uri(folder)
+                yield Problem(uri, uri, f"folder cannot be listed: {error}", failed=True, folder=True)
+                continue
+            stack.extend(sorted((one for one in listed["common_prefixes"] if one not in ("", folder)), reverse=True))
+            objects = sorted(map(_object, listed["objects"]), key=lambda one: one.key)
+            yield from self._all((one for one in objects if self._wanted(one.key)), seen)
+
+    def _all(self, objects: Iterator[Object], seen: Seen) -> Iterator[Found | Problem]:
+        for pair in sidecar.paired(objects, key=lambda one: one.key):
+            yield from self._pair(*pair, seen, named=False)
 
     def _one(self, single: Object, seen: Seen) -> Iterator[Found | Problem]:
         """Somebody named it."""
@@ -229,7 +259,8 @@ class BucketSource(Listed):
         relative = one.key.removeprefix(self._root).lstrip("/") or one.key.rpartition("/")[2]
         if not self._patterns.wants(relative):
             return
-        seen.add(uri)
+        if seen.add(uri) is not None:
+            return
         if sidecar.document_of(one.key) is not None:
             yield Problem(uri, name, "metadata of the document beside it (a sidecar)", failed=named)
         elif not supported(name, self._suffixes):

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from serving.errors import SourceError
 
 _MAGIC = re.compile(r"[*?\[]")
-_TOKEN = re.compile(r"\\.|\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
+_TOKEN = re.compile(r"\*+|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
+_ESCAPED = re.compile(r"\\.|" + _TOKEN.pattern, re.DOTALL)
 
 
 def is_glob(text: str) -> bool:
@@ -78,21 +79,24 @@ def _compile(text: str) -> re.Pattern[str]:
 
 
 def _expression(text: str, *, escapes: bool) -> str:
-    return "".join(_translate(token, escapes=escapes) for token in _TOKEN.findall(text))
+    """`**` is any folders where it is a whole name; within one it is like `*`."""
+    *above, last = text.split("/")
+    tokens = _ESCAPED if escapes else _TOKEN
+    translated = "".join("(?:.*/)?" if part == "**" else _name(part, tokens) + "/" for part in above)
+    return translated + (".+" if last == "**" else _name(last, tokens))
 
 
-def _translate(token: str, *, escapes: bool) -> str:
-    if token[0] == "\\" and len(token) == 2:
-        return re.escape(token[1]) if escapes else re.escape(token[0]) + _translate(token[1], escapes=False)
-    if token == "**/":
-        return "(?:.*/)?"
-    if token == "**":
-        return ".*"
-    if token == "*":
+def _name(part: str, tokens: re.Pattern[str]) -> str:
+    return "".join(_translate(token) for token in tokens.findall(part))
+
+
+def _translate(token: str) -> str:
+    if token.startswith("*"):
         return "[^/]*"
     if token == "?":
         return "[^/]"
     if len(token) > 2 and token[0] == "[" and token[-1] == "]":
         negated = token[1] in "!^"
-        return f"[{'^' if negated else ''}{re.escape(token[1 + negated : -1])}]".replace(r"\-", "-")
-    return re.escape(token)
+        inside = re.escape(token[1 + negated : -1]).replace(r"\-", "-")
+        return f"(?!/)[{'^' if negated else ''}{inside}]"
+    return re.escape(token[1:] if len(token) == 2 and token[0] == "\\" else token)
