@@ -152,7 +152,8 @@ class Runs(Part):
         published = self._mine(runs, build=build, state="published")
         query = select(func.min(runs.c.generation)).where(*published, runs.c.snapshot == snapshot)
         async with self._database.read() as connection:
-            return (await connection.execute(query)).scalar_one()
+            found: int | None = (await connection.execute(query)).scalar_one()
+        return found
 
     async def pin(self, build: str, snapshot: int) -> Generation:
         """Hold readers at a published snapshot, whatever is published after it. Raises InvalidRequest if it is gone."""
