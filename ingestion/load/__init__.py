@@ -1,6 +1,6 @@
 """One file's bytes to one Document, whatever its format."""
 
 from ingestion.load.document import VERSION, load
-from ingestion.load.formats import NAMES, SUFFIXES, supports
+from ingestion.load.formats import SUFFIXES
 
-__all__ = ["NAMES", "SUFFIXES", "VERSION", "load", "supports"]
+__all__ = ["SUFFIXES", "VERSION", "load"]

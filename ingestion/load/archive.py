@@ -31,14 +31,12 @@ _ERRORS = (
     zlib.error,
     struct.error,
     ArithmeticError,
-    AttributeError,
     EOFError,
     LookupError,
     NotImplementedError,
     OSError,
     RuntimeError,
     SyntaxError,
-    TypeError,
     ValueError,
 )
 
@@ -67,7 +65,7 @@ def opened(data: bytes, kind: str) -> Iterator[zipfile.ZipFile]:
     if data.startswith(_OLE):
         raise DocumentError(f"encrypted, or an older binary format: save it as {kind} without a password")
     if not data.startswith(b"PK"):
-        raise DocumentError(f"not a {kind} file: its first bytes are of another kind of file")
+        raise DocumentError(f"not {kind}: its first bytes are of another kind of file")
     with broken(kind), zipfile.ZipFile(io.BytesIO(data)) as archive:
         parts = archive.infolist()
         unpacked = sum(part.file_size for part in parts)
@@ -88,6 +86,8 @@ def broken(kind: str) -> Iterator[None]:
         yield
     except RecursionError as error:
         raise DocumentError(f"broken {kind}: nested too deeply") from error
+    except (AttributeError, TypeError) as error:  # the library found something else than it looks for
+        raise DocumentError(f"broken {kind}: its parts are not what they should be") from error
     except _ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DocumentError(f"broken {kind}: {reason}") from error

@@ -74,16 +74,10 @@ _NAMED: Mapping[str, Loader] = {
     "rakefile": partial(load_code, language="ruby"),
 }
 #: What a folder is searched for: suffixes in lower case, and whole names of files that have none.
-SUFFIXES = frozenset(_LOADERS)
-NAMES = frozenset(_NAMED)
+SUFFIXES = frozenset(_LOADERS) | frozenset(_NAMED)
 
 _TEXTS = frozenset({".md", ".markdown", ".txt", ".text"})
 _HTML = re.compile(rb"\s*(?:<!doctype\s+html|<html[\s>])", re.I)
-
-
-def supports(name: str) -> bool:
-    """Whether there is a loader for a file of this name."""
-    return _by_name(name) is not None
 
 
 def loader_for(name: str, format: str | None, data: bytes | bytearray) -> Loader:
