@@ -12,6 +12,7 @@ from typing import Protocol
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import Build, Recipe
 from serving.index.embedder import LocalEmbedder
+from serving.index.leases import Lease
 from serving.index.milvus import Milvus
 from serving.index.types import Vectors
 from serving.settings import EmbedderSettings, Settings
@@ -106,3 +107,20 @@ async def open_build(parts: Parts, settings: Settings, collection: str) -> Build
         build = await parts.catalog.create(collection, Recipe(model, dimension, settings.ingestion.chunk_tokens))
     await parts.store.ensure(build.index, build.recipe.dimension)
     return build
+
+
+@asynccontextmanager
+async def hold_build(
+    parts: Parts, settings: Settings, collection: str, doing: str, *, wait_s: float
+) -> AsyncIterator[tuple[Build, Lease]]:
+    """The build of `open_build`, and the lease to run over it: while that is held, readers are not switched away.
+
+    Raises WriterBusy when somebody else still holds it after `wait_s` seconds.
+    """
+    while True:
+        build = await open_build(parts, settings, collection)
+        async with parts.catalog.leases.hold(f"run/{build.key}", doing, wait_s=wait_s) as lease:
+            live = await parts.catalog.live_build(collection)
+            if live is not None and live.key == build.key:
+                yield build, lease
+                return

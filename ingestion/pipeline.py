@@ -15,7 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from ingestion.options import PLAIN, Options
 from ingestion.parse import Parser, Unchanged
-from ingestion.parts import Parts, open_build
+from ingestion.parts import Parts, hold_build
 from ingestion.patience import Patience
 from ingestion.progress import Watch
 from ingestion.publish import Publication
@@ -55,8 +55,8 @@ async def ingest(
     if options.dry_run:
         report = await _preview(sources, collection, settings, parts, options, open_work)
     else:
-        build = await open_build(parts, settings, collection)
-        async with parts.catalog.leases.hold(f"run/{build.key}", "an ingestion", wait_s=options.wait_s) as lease:
+        holding = hold_build(parts, settings, collection, "an ingestion", wait_s=options.wait_s)
+        async with holding as (build, lease):
             watch = Watch(on_progress)
             report = await Ingestion(settings, parts, build, sources, options, watch, lease, open_work).run()
     report.total_s = round(time.perf_counter() - started, 3)
