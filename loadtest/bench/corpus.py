@@ -15,7 +15,7 @@ import numpy as np
 
 from loadtest.bench.servers import COLLECTION
 from serving.index.catalog import Catalog
-from serving.index.catalog_models import DocumentRecord
+from serving.index.catalog_models import DocumentRecord, Recipe
 from serving.index.milvus import Milvus
 from serving.index.schema import index_name
 from serving.index.types import Chunk, Embedder, StoredChunk, Vectors, chunk_id
@@ -62,12 +62,13 @@ async def load(settings: IndexSettings, embedder: Embedder, model: str, chunks: 
     try:
         index = index_name(model, int(bases.shape[1]))
         await store.ensure(index, int(bases.shape[1]))
-        run = await catalog.begin_run(COLLECTION, index, model)
-        written = list(_stored(settings.tenant, texts, vectors, run.generation))
+        build = await catalog.create(COLLECTION, Recipe(model, int(bases.shape[1]), chunk_tokens=200))
+        run = await catalog.begin_run(build, "bulk")
+        written = list(_stored(settings.tenant, texts, vectors, run.snapshot))
         for start in range(0, len(written), _BATCH):
             await store.upsert(index, written[start : start + _BATCH])
         await store.flush(index)
-        await catalog.record(COLLECTION, _records(written, run.generation))
+        await catalog.record(build.key, _records(written, run.snapshot))
         await catalog.publish(run, chunks=chunks, summary={"new": chunks})
     finally:
         await store.close()
@@ -106,10 +107,10 @@ def _stored(tenant: str, texts: Sequence[str], vectors: Vectors, born: int) -> I
         yield StoredChunk(COLLECTION, chunk, vector, born=born)
 
 
-def _records(written: Sequence[StoredChunk], generation: int) -> list[DocumentRecord]:
+def _records(written: Sequence[StoredChunk], snapshot: int) -> list[DocumentRecord]:
     counts = Counter(stored.chunk.uri for stored in written)
     return [
-        DocumentRecord(uri, "bench", "written", generation, generation, title=uri, chunks=count)
+        DocumentRecord(uri, "bench", "written", snapshot, title=uri, chunks=count)
         for uri, count in counts.items()
     ]
 

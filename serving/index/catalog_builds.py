@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sqlalchemy import Row, and_, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.errors import InvalidRequest, UnknownCollection
-from serving.index.catalog_models import Build, Recipe, build_key
-from serving.index.catalog_part import PAGE, Part
+from serving.index.catalog_models import Build, Recipe, build_key, check_collection, is_collection
+from serving.index.catalog_part import Part
 from serving.index.catalog_tables import builds, collections, documents, runs
 from serving.index.types import Collection
-
-#: What can stand in a model id behind the `@`.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 _beside = builds.alias("beside")
 _BESIDE = (
@@ -64,7 +60,7 @@ class Builds(Part):
 
     async def collection(self, name: str) -> Collection:
         """Raises UnknownCollection, whose message lists those there are."""
-        if _NAME.fullmatch(name):
+        if is_collection(name):
             query = _COLLECTION.where(*self._mine(collections, name=name))
             async with self._database.read() as connection:
                 found = (await connection.execute(query)).first()
@@ -91,12 +87,7 @@ class Builds(Part):
 
         Raises InvalidRequest for a name that no model id could carry.
         """
-        if not _NAME.fullmatch(collection):
-            raise InvalidRequest(
-                f"{collection[:128]!r} cannot name a collection: 1 to 128 letters, digits, '.', '_' or '-', "
-                "the first one a letter or digit.",
-                param="collection",
-            )
+        check_collection(collection)
         row = {"tenant": self._tenant, "name": collection, "live": collection, "builds_made": 1}
         async with self._database.write() as connection:
             row["created_at"] = await self._database.now(connection)
@@ -156,12 +147,9 @@ class Builds(Part):
                 )
             await connection.execute(update(builds).where(*mine).values(state="dropping", snapshot=0))
         mine_of = self._mine(documents, build=key)
-        page = select(documents.c.uri).where(*mine_of).limit(PAGE)
-        removed = PAGE
-        while removed == PAGE:
+        async for page in self._uri_ranges(documents, *mine_of):
             async with self._database.write() as connection:
-                gone = await connection.execute(delete(documents).where(*mine_of, documents.c.uri.in_(page)))
-                removed = gone.rowcount
+                await connection.execute(delete(documents).where(*mine_of, page))
         async with self._database.write() as connection:
             await connection.execute(delete(runs).where(*self._mine(runs, build=key)))
             await connection.execute(delete(builds).where(*mine))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Label, Row, ScalarSelect, Select, case, func, select, union_all
@@ -16,6 +17,8 @@ from serving.index.catalog_tables import builds, documents
 from serving.index.catalog_texts import Texts, packed
 
 _FIELDS = [field.name for field in fields(DocumentRecord)]
+#: Ten times as fast as dataclasses.asdict, which copies every value.
+_VALUES = attrgetter(*_FIELDS)
 _STATE = documents.c.state
 
 
@@ -105,6 +108,7 @@ class Documents(Texts):
             if rows:
                 key = list(documents.primary_key)
                 await connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changed), rows)
+        await self._database.grew(documents, len(rows))
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
@@ -145,7 +149,7 @@ def _record(row: Row[*tuple[Any, ...]]) -> DocumentRecord:
 
 
 def _row(tenant: str, build: str, record: DocumentRecord, now: float) -> dict[str, Any]:
-    row = asdict(record)
+    row = dict(zip(_FIELDS, _VALUES(record), strict=True))
     for name in ("source", "name", "title", "reason"):
         row[name] = storable(row[name])
     return row | {"tenant": tenant, "build": build, "id": document_id(record.uri), "updated_at": now}

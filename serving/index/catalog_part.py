@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table
+from sqlalchemy import ColumnElement, Table, select
 
 from serving.index.database import Database
 
@@ -23,6 +23,21 @@ class Part:
     def _mine(self, table: Table, **values: Any) -> list[ColumnElement[bool]]:
         """The tenant's rows of a table where these columns have these values."""
         return [table.c.tenant == self._tenant, *(table.c[name] == value for name, value in values.items())]
+
+    async def _uri_ranges(self, table: Table, *where: ColumnElement[bool]) -> AsyncIterator[ColumnElement[bool]]:
+        """Conditions on the uri that divide these rows into pages, for changes that are too large for one transaction.
+
+        Ranges, because PostgreSQL plans nothing else well for a table that it has no statistics of yet.
+        """
+        page = select(table.c.uri).where(*where).order_by(table.c.uri).limit(PAGE)
+        after = ""
+        while True:
+            async with self._database.read() as connection:
+                uris = (await connection.execute(page.where(table.c.uri > after))).scalars().all()
+            if not uris:
+                return
+            yield (table.c.uri > after) & (table.c.uri <= uris[-1])
+            after = uris[-1]
 
 
 def batches(values: Sequence[str]) -> list[Sequence[str]]:

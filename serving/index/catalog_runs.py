@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.errors import ConfigurationError, InvalidRequest, LeaseLost, WriterBusy
 from serving.index.catalog_models import Build, Generation, Run, RunKind
-from serving.index.catalog_part import PAGE, Part
+from serving.index.catalog_part import Part
 from serving.index.catalog_tables import builds, documents, runs
 from serving.index.leases import Lease
 
@@ -40,8 +40,9 @@ class Runs(Part):
             open_runs = {run.snapshot: run.kind for run in await connection.execute(running)}
             resumed = [snapshot for snapshot, other in open_runs.items() if other in kinds]
             if resumed:
-                again = update(runs).where(*mine, runs.c.snapshot == resumed[0]).values(kind=kind)
-                await connection.execute(again)
+                if kind == "rollback":  # and stays one until it is published: nobody else publishes half of it
+                    again = update(runs).where(*mine, runs.c.snapshot == resumed[0]).values(kind=kind)
+                    await connection.execute(again)
                 return Run(build.collection, build.key, build.index, resumed[0], published, kind, open_runs[resumed[0]])
             row |= {"snapshot": _next(published, kind, open_runs), "parent": published}
             row["started_at"] = await self._database.now(connection)
@@ -109,6 +110,7 @@ class Runs(Part):
         seen = {"generation": built.generation + 1, "documents": held[0], "chunks": held[1]}
         done = {
             "state": "published",
+            "kind": run.kind,
             "finished_at": now,
             "parent": built.snapshot,
             "summary": json.dumps(dict(summary)),
@@ -128,12 +130,9 @@ class Runs(Part):
         """
         written = self._mine(documents, build=build, state="written")
         written.append(documents.c.snapshot <= snapshot)
-        page = select(documents.c.uri).where(*written).order_by(documents.c.uri).limit(PAGE)
-        settle = update(documents).where(*written, documents.c.uri.in_(page))
-        changed = PAGE
-        while changed == PAGE:
+        async for page in self._uri_ranges(documents, *written):
             async with self._database.write() as connection:
-                changed = (await connection.execute(settle.values(state="live"))).rowcount
+                await connection.execute(update(documents).where(*written, page).values(state="live"))
 
     # -- generations ---------------------------------------------------------------------------------------------------
 

@@ -69,9 +69,10 @@ documents = Table(
     Column("attempts", Integer, nullable=False),
     Column("retry_at", _SECONDS, nullable=False),
     Column("updated_at", _SECONDS, nullable=False),
-    Index("documents_by_state", "tenant", "build", "state", "uri"),
-    Index("documents_by_id", "tenant", "build", "id"),
-    Index("documents_by_content", "tenant", "build", "content_hash"),
+    # None but the primary key begins with tenant and build: PostgreSQL would page through the wrong one.
+    Index("documents_by_state", "state", "tenant", "build", "uri"),
+    Index("documents_by_id", "id", "tenant", "build"),
+    Index("documents_by_content", "content_hash", "tenant", "build"),
 )
 
 texts = Table(

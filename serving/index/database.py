@@ -27,6 +27,8 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 #: How long a writer waits for another one, and any statement for its answer, seconds.
 _BUSY_S = 10.0
 _CONNECT_S = 3.0
+#: Rows written until a table is counted for the first time; then after twice as many, and so on.
+_COUNT_AT = 2_000
 _ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error, OSError, UnicodeEncodeError)
 #: The same for all processes: holds back a second one that migrates at the same moment.
 _MIGRATION_LOCK = 0x616E63686F72
@@ -41,6 +43,8 @@ class Database:
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(self._url) if self._sqlite else _postgresql_engine(self._url)
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._grown = 0
+        self._count_at = _COUNT_AT
         self._migrated = False
         self._migrating = asyncio.Lock()
 
@@ -66,6 +70,19 @@ class Database:
     def insert(self, table: Table) -> Any:
         """An INSERT of this dialect, which knows `on_conflict_do_update`."""
         return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
+
+    async def grew(self, table: Table, rows: int) -> None:
+        """Let PostgreSQL count a table again when it has grown by much.
+
+        For rows that its statistics do not know it reads whole builds to find one document, and by itself it counts
+        once a minute at most, and only after a tenth of the table has changed.
+        """
+        self._grown += rows
+        if self._sqlite or self._grown < self._count_at:
+            return
+        self._count_at *= 2
+        async with self._errors(), self._reader.connect() as connection:
+            await connection.execute(text(f"ANALYZE (SKIP_LOCKED) {table.name}"))
 
     async def now(self, connection: AsyncConnection) -> float:
         """Seconds since the epoch, by one clock for all who use the database."""

@@ -15,6 +15,7 @@ from serving.answer import RetrievalOptions
 from serving.errors import ConfigurationError, InvalidFilter, UnknownCollection
 from serving.index import schema
 from serving.index.catalog import Catalog
+from serving.index.catalog_models import Recipe
 from serving.index.embedder import LocalEmbedder
 from serving.index.milvus import Milvus
 from serving.index.types import Chunk, Document, Passage, StoredChunk, chunk_id
@@ -69,14 +70,17 @@ async def parts(milvus_lite: MilvusLiteServer, tmp_path_factory: pytest.TempPath
     embedder = await asyncio.to_thread(LocalEmbedder, EmbedderSettings())
     index = schema.index_name(embedder.name, embedder.dimension)
     await store.ensure(index, embedder.dimension)
-    run = await catalog.begin_run("docs", index, embedder.name)
+    recipe = Recipe(embedder.name, embedder.dimension, 200)
+    run = await catalog.begin_run(await catalog.create("docs", recipe), "bulk")
     pieces = {DOCUMENTS[0].uri: NETWORK, DOCUMENTS[2].uri: BREAD}
     rows = [chunk for document in DOCUMENTS for chunk in chunks(document, pieces.get(document.uri, (document.text,)))]
     vectors = await embedder.embed([chunk.context() for chunk in rows])
-    await store.upsert(index, [StoredChunk("docs", c, v, born=1) for c, v in zip(rows, vectors, strict=True)])
+    await store.upsert(
+        index, [StoredChunk(run.build, c, v, born=run.snapshot) for c, v in zip(rows, vectors, strict=True)]
+    )
     await store.flush(index)
     await catalog.publish(run, chunks=len(rows), summary={})
-    await catalog.begin_run("begun", index, embedder.name)
+    await catalog.begin_run(await catalog.create("begun", recipe), "bulk")
     yield Parts(HybridRetriever(embedder, store, catalog, RetrievalSettings()), store, catalog, embedder, index)
     embedder.close()
     await store.close()
@@ -195,9 +199,10 @@ async def test_any_question_can_be_asked(parts: Parts, question: str, mode: Sear
 
 async def test_another_embedding_model_is_refused(parts: Parts) -> None:
     """A collection of another model says so instead of giving nonsense, equal dimensions or not."""
-    for index in (schema.index_name("other", 384), schema.index_name(parts.embedder.name, 768)):
-        name = f"c{index.rpartition('_')[2]}"
-        await parts.catalog.publish(await parts.catalog.begin_run(name, index, "other"), chunks=0, summary={})
+    for recipe in (Recipe("other", 384, 200), Recipe(parts.embedder.name, 768, 200)):
+        name = f"c{recipe.dimension}"
+        run = await parts.catalog.begin_run(await parts.catalog.create(name, recipe), "bulk")
+        await parts.catalog.publish(run, chunks=0, summary={})
         retriever = HybridRetriever(
             parts.embedder, parts.store, parts.catalog, RetrievalSettings(), embedding_model=parts.embedder.name
         )

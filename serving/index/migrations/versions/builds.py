@@ -90,9 +90,9 @@ def _create_documents() -> None:
         *_columns(sa.Integer, "attempts"),
         *_columns(sa.Float(53), "retry_at", "updated_at"),
     )
-    op.create_index("documents_by_state", "documents", ["tenant", "build", "state", "uri"])
-    op.create_index("documents_by_id", "documents", ["tenant", "build", "id"])
-    op.create_index("documents_by_content", "documents", ["tenant", "build", "content_hash"])
+    op.create_index("documents_by_state", "documents", ["state", "tenant", "build", "uri"])
+    op.create_index("documents_by_id", "documents", ["id", "tenant", "build"])
+    op.create_index("documents_by_content", "documents", ["content_hash", "tenant", "build"])
     op.create_table(
         "texts",
         *_key("tenant", "collection", "uri"),
