@@ -65,6 +65,8 @@ def show_report(console: Console, report: IngestReport) -> None:
         console.print(f"… and {counts['failed'] - _LISTED:,} more that failed (see --json)")
     for reason, number in report.skipped.most_common(_LISTED):
         console.print(f"[dim]skipped {number:,}: {escape(reason)}[/]", soft_wrap=True)
+    for note in report.notes:
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
     console.print(_closing(report), soft_wrap=True)
 
 

@@ -59,6 +59,7 @@ async def ingest(
         async with holding as (build, lease):
             watch = Watch(on_progress)
             report = await Ingestion(settings, parts, build, sources, options, watch, lease, open_work).run()
+            report.notes += _kept(build, settings)
     report.total_s = round(time.perf_counter() - started, 3)
     return report
 
@@ -131,6 +132,18 @@ class Ingestion:
         )
 
 
+def _kept(build: Build, settings: Settings) -> list[str]:
+    """What somebody who has changed the settings may not expect."""
+    recipe, model, size = build.recipe, settings.embedder.model, settings.ingestion.chunk_tokens
+    if (recipe.model, recipe.chunk_tokens) == (model, size):
+        return []
+    return [
+        f"Collection {build.collection!r} keeps its embedding model {recipe.model!r} and its chunks of at most "
+        f"{recipe.chunk_tokens} tokens; the settings ({model!r}, {size}) are for new collections and for "
+        f"`anchorage rebuild -c {build.collection}`."
+    ]
+
+
 async def _preview(
     sources: Sequence[Source],
     collection: str,
@@ -163,7 +176,9 @@ async def _preview(
         vanished = Vanished(sources, key, parts.catalog)
         await vanished.require(parser.met)
         _, report.missing = await vanished.count()
-    report.generation = build.generation if build else 0
+    if build is not None:
+        report.generation = build.generation
+        report.notes += _kept(build, settings)
     return report
 
 

@@ -29,6 +29,7 @@ class Failure:
 class IngestReport:
     """Counts by change, failures with reasons, what was passed over and why, and where the time went.
 
+    `notes` are sentences for whoever reads the report.
     `chunks` is how many the collection has now, `written` how many rows this run wrote, of which `embedded` needed the
     model and the others had their vector already. `missing` documents have vanished from their source and were kept.
     `seconds` by stage are sums of work, which may overlap, `total_s` is the time on the clock.
@@ -41,6 +42,7 @@ class IngestReport:
     counts: Counter[Change] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     missing: int = 0
     documents: int = 0
     chunks: int = 0
@@ -79,6 +81,7 @@ class IngestReport:
             "missing": self.missing,
             "failures": [{"path": failure.path, "reason": failure.reason} for failure in self.failures],
             "skipped": dict(self.skipped),
+            "notes": self.notes,
             "documents": self.documents,
             "chunks": self.chunks,
             "chunks_written": self.written,
