@@ -65,6 +65,7 @@ OWNERS = {
     "psutil": ("serving/index/leases.py", "serving/running.py", "serving/stack.py", "serving/cli_checks.py"),
     "filelock": ("serving/running.py", "serving/stack.py", "serving/index/write_lock.py"),
     "httpx": ("serving/client.py", "ingestion/source/fetch.py"),
+    "python_multipart": (),
     "protego": ("ingestion/source/robots.py",),
     "fsspec": ("ingestion/source/remote.py",),
     "obstore": ("ingestion/source/bucket.py",),
