@@ -16,9 +16,12 @@ from serving.api.documented import document
 from serving.api.edge import Edge
 from serving.api.problems import problem_of, respond
 from serving.api.routes.answers import answers_router
+from serving.api.routes.collections import collections_router
+from serving.api.routes.documents import BODIES, documents_router
 from serving.api.routes.embeddings import embeddings_router
 from serving.api.routes.health import health_router
 from serving.api.routes.models import models_router
+from serving.api.routes.operations import operations_router
 from serving.api.routes.search import search_router
 from serving.api.services import Services
 from serving.api.trace import trace_of
@@ -28,6 +31,9 @@ from serving.settings import ApiSettings
 _DESCRIPTION = """Ask your documents: an OpenAI-compatible API whose answers are anchored in passages.
 
 `model` is an engine, `ENGINE@COLLECTION`, or `NAME@none` for no retrieval. Errors have OpenAI's shape."""
+
+#: Uploads that may wait while others arrive.
+_WAITING_UPLOADS = 64
 
 
 def create_app(
@@ -58,13 +64,19 @@ def create_app(
     app.include_router(embeddings_router(services, settings, lookups))
     app.include_router(search_router(services, settings, lookups))
     app.include_router(models_router(services))
+    if services.desk is not None:
+        uploads = Admission("uploads", concurrent=settings.max_uploads, queued=_WAITING_UPLOADS)
+        _watch(services, uploads)
+        app.include_router(collections_router(services.desk))
+        app.include_router(documents_router(services.desk, settings, uploads))
+        app.include_router(operations_router(services.desk))
     app.include_router(health_router(services, metrics or _own_metrics(services)))
     app.add_exception_handler(AnchorageError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_middleware(Auth, digests=digests)
     app.add_middleware(Edge, telemetry=services.telemetry)
-    document(app)
+    document(app, BODIES)
     return app
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -53,10 +54,10 @@ class _JsonRequest(Request):
         made = cls(request.scope, request.receive)
         try:
             async with asyncio.timeout(request.app.state.deadline_s):
-                made._raw = await _bounded(request, request.app.state.max_body_bytes)
+                made._raw = await read_bounded(request.stream(), request.headers, request.app.state.max_body_bytes)
         except TimeoutError:
             raise DeadlineExceeded("The request's body did not arrive in time.", part="body") from None
-        made._parsed = _parse(made._raw)
+        made._parsed = parse_object(made._raw)
         return made
 
     async def body(self) -> bytes:
@@ -74,21 +75,25 @@ def _require_json(request: Request) -> None:
     raise HTTPException(415, f"The body is {given!r}; send JSON with 'Content-Type: application/json'.")
 
 
-async def _bounded(request: Request, limit: int) -> bytes:
-    """The whole body. Keeps nothing once it is known to be too large, declared or not."""
-    declared = request.headers.get("content-length", "0")
+async def read_bounded(stream: AsyncIterator[bytes], headers: Headers, limit: int) -> bytes:
+    """The whole body. Keeps nothing once it is known to be too large, declared or not. Raises BodyTooLarge."""
+    parts = [part async for part in bounded(stream, headers, limit)]
+    return b"".join(parts)
+
+
+async def bounded(stream: AsyncIterator[bytes], headers: Headers, limit: int) -> AsyncGenerator[bytes]:
+    """A body as it arrives, of `limit` bytes at most. Raises BodyTooLarge, declared or not."""
+    declared = headers.get("content-length", "0")
     too_large = declared.isdecimal() and int(declared) > limit
-    stream = request.stream()
-    parts: list[bytes] = []
     size = 0
     while not too_large:
         part = await anext(stream, None)
         if part is None:
-            return b"".join(parts)
+            return
         size += len(part)
-        parts.append(part)
         too_large = size > limit
-    parts.clear()
+        if not too_large:
+            yield part
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             await _discard(stream)
@@ -105,7 +110,7 @@ async def _discard(stream: AsyncIterator[bytes]) -> None:
         left -= len(part)
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def parse_object(raw: bytes) -> dict[str, Any]:
     """Strict JSON: no NaN, no Infinity, no lone surrogates, no invalid UTF-8, no nesting beyond orjson's 254."""
     if not raw.strip():
         raise InvalidRequest("The request has no body; send a JSON object.")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from serving.api.replies import ErrorBody
 
 _MEANINGS = {
     400: "The request is not valid; `param` names the field.",
     401: "API keys are configured, and this request carries none that is known.",
-    404: "No such model or collection.",
+    404: "No such model, collection, document or operation.",
     413: "The body is larger than the server accepts.",
-    415: "The body is not JSON.",
+    415: "The body is of a kind that is not read here.",
     429: "More requests are waiting than the server queues.",
     500: "The server failed; its log has the reason.",
     502: "The LLM was there and failed.",
@@ -39,8 +42,15 @@ def statuses(*codes: int, also: dict[int | str, dict[str, Any]] | None = None) -
     return {**documented, **(also or {})}
 
 
-def document(app: FastAPI) -> None:
-    """Make `app.openapi()` leave out FastAPI's own 422 (ours is 400) and name the key scheme."""
+def document(app: FastAPI, bodies: Sequence[type[BaseModel]] = ()) -> None:
+    """Make `app.openapi()` leave out FastAPI's own 422 (ours is 400) and name the key scheme.
+
+    `bodies` are those that a route reads by itself.
+    """
+    _, unparsed = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+    )
+    unparsed = unparsed.get("$defs", {})
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -51,6 +61,7 @@ def document(app: FastAPI) -> None:
                     if "401" in operation["responses"]:
                         operation["security"] = [{"bearer": []}, {}]
             components = schema["components"]
+            components["schemas"] |= unparsed
             components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
             for unused in ("HTTPValidationError", "ValidationError"):
                 components["schemas"].pop(unused, None)

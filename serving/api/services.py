@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from serving.answer import Answerer, Retriever
+from serving.index.catalog import Catalog
 from serving.index.types import Collection, Embedder
 from serving.settings import IndexSettings, LlmSettings, RetrievalSettings
 from serving.telemetry import Telemetry
@@ -38,14 +39,24 @@ class EmbeddingModel:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentDesk:
+    """Where documents are handed in: the catalog's queue, and how to tell the worker that there is something in it."""
+
+    catalog: Catalog
+    poke: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
-    """All of it. `probes` are what `/readyz` asks, by the name of the part."""
+    """All of it. `probes` are what `/readyz` asks, by the name of the part. Without a desk there is nothing to hand in
+    and no list of documents."""
 
     answerer: Answerer
     retriever: Retriever
     collections: Collections
     embedding: EmbeddingModel
     telemetry: Telemetry
+    desk: DocumentDesk | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     index: IndexSettings = field(default_factory=IndexSettings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,11 +13,13 @@ from ray.exceptions import RayError
 
 from serving.answer import EngineInfo, Retriever
 from serving.api.app import create_app
-from serving.api.services import EmbeddingModel, Probe, Services
+from serving.api.services import DocumentDesk, EmbeddingModel, Probe, Services
+from serving.deployments.answers import answered
 from serving.deployments.exposition import merge
-from serving.deployments.names import API, EMBEDDER, LLM, engine_class, llm_name
+from serving.deployments.names import API, EMBEDDER, INGESTOR, LLM, engine_class, llm_name
 from serving.deployments.remote import RemoteEmbedder, RemoteLlm
 from serving.deployments.watch import Watch
+from serving.errors import Unavailable
 from serving.extractive import ExtractiveGenerator
 from serving.index.catalog import Catalog
 from serving.index.milvus import Milvus
@@ -31,9 +34,9 @@ _METRICS_S = 3.0
 
 
 class Api:
-    """One HTTP replica. `llm` is None where no model is configured."""
+    """One HTTP replica. `llm` is None where no model is configured, `ingestor` where nothing is ingested."""
 
-    def __init__(self, settings: Settings, embedder: Any, llm: Any = None) -> None:
+    def __init__(self, settings: Settings, embedder: Any, llm: Any = None, ingestor: Any = None) -> None:
         configure_logging(settings.telemetry)
         self._settings = settings
         self._telemetry = Telemetry()
@@ -41,7 +44,9 @@ class Api:
         self._milvus = Milvus.connect(settings.index)
         self._catalog = Catalog.connect(settings.index)
         self._watch: Watch | None = None
-        self._handles: dict[str, Any] = {EMBEDDER: embedder, LLM: llm} if llm else {EMBEDDER: embedder}
+        handles = {EMBEDDER: embedder, LLM: llm, INGESTOR: ingestor}
+        self._handles: dict[str, Any] = {name: handle for name, handle in handles.items() if handle is not None}
+        self._pokes: set[asyncio.Task[None]] = set()
         self._app_name = serve.get_replica_context().app_name
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -72,6 +77,7 @@ class Api:
             collections=self._catalog,
             embedding=EmbeddingModel(name, dimension, self._embedder, self._embedder.count_tokens),
             telemetry=self._telemetry,
+            desk=DocumentDesk(self._catalog, self._poke),
             probes=probes,
             retrieval=settings.retrieval,
             index=settings.index,
@@ -99,6 +105,13 @@ class Api:
         info = EngineInfo(llm_name(settings), "vllm", tokens.context if tokens else None)
         return Engine(info, llm, tokens), llm
 
+    def _poke(self) -> None:
+        """Tell the worker that there is something to do; if that fails it finds out by itself."""
+        if INGESTOR in self._handles:
+            poking = asyncio.create_task(_poked(self._handles[INGESTOR]))
+            self._pokes.add(poking)
+            poking.add_done_callback(self._pokes.discard)
+
     async def _all_metrics(self) -> bytes:
         """The metrics of every replica of every deployment; this replica's own at least."""
         handles = {API: serve.get_deployment_handle(API, self._app_name), **self._handles}
@@ -114,3 +127,9 @@ class Api:
                 return found
         except (RayError, TimeoutError):
             return []
+
+
+async def _poked(handle: Any) -> None:
+    with suppress(Unavailable), answered(Unavailable, "The ingestor"):
+        async with asyncio.timeout(_METRICS_S):
+            await handle.poke.remote()

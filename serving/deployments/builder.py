@@ -13,11 +13,12 @@ from ray.serve import Application
 from serving.deployments.api import Api
 from serving.deployments.embedder import Embedder
 from serving.deployments.llm import Llm, bundles, engine_environment, llm_config
-from serving.deployments.names import API, EMBEDDER, LLM, engine_class, llm_name
+from serving.deployments.names import API, EMBEDDER, INGESTOR, LLM, engine_class, llm_name
+from serving.deployments.worker import Ingestor, worker_class
 from serving.errors import ConfigurationError
 from serving.settings import LlmSettings, Settings
 
-#: Logical CPUs that an Api or Embedder replica reserves: both share a laptop's two cores with all the rest.
+#: Logical CPUs that an Api, Embedder or Ingestor replica reserves: they share a laptop's two cores with all the rest.
 SMALL_CPUS = 0.1
 #: Requests that Serve lets through to one Api replica: far above what our own admission takes, which answers a request
 #: that is too many in OpenAI's shape.
@@ -42,7 +43,8 @@ def application(settings: Settings, *, drain_s: float) -> Application:
     """The same from settings. `drain_s`: how long a replica that is stopped may go on with what it has begun."""
     embedder = _embedder(settings)
     llm = _llm(settings.llm) if settings.llm.model else None
-    return _api(settings, drain_s, embedder, llm)
+    ingestor = _ingestor(settings, embedder) if settings.api.uploads and worker_class() else None
+    return _api(settings, drain_s, embedder, llm, ingestor)
 
 
 def read_settings(args: Mapping[str, Any]) -> Settings:
@@ -64,6 +66,7 @@ def read_settings(args: Mapping[str, Any]) -> Settings:
 def cpus_needed(settings: Settings) -> float:
     """Logical CPUs that the application reserves at most."""
     small = SMALL_CPUS * (settings.api.replicas + settings.embedder.replicas)
+    small += SMALL_CPUS if settings.api.uploads else 0
     return small + (settings.llm.max_replicas if settings.llm.model else 0)
 
 
@@ -74,7 +77,13 @@ def on_gpu(settings: LlmSettings) -> bool:
     return bool(ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0)
 
 
-def _api(settings: Settings, drain_s: float, embedder: Application, llm: Application | None) -> Application:
+def _api(
+    settings: Settings,
+    drain_s: float,
+    embedder: Application,
+    llm: Application | None,
+    ingestor: Application | None,
+) -> Application:
     options = {
         "name": API,
         "num_replicas": settings.api.replicas,
@@ -84,7 +93,7 @@ def _api(settings: Settings, drain_s: float, embedder: Application, llm: Applica
         "graceful_shutdown_timeout_s": drain_s,
         "graceful_shutdown_wait_loop_s": 0.2,
     }
-    app: Application = serve.deployment(serve.ingress()(Api), **options).bind(settings, embedder, llm)
+    app: Application = serve.deployment(serve.ingress()(Api), **options).bind(settings, embedder, llm, ingestor)
     return app
 
 
@@ -98,6 +107,19 @@ def _embedder(settings: Settings) -> Application:
         "graceful_shutdown_wait_loop_s": 0.2,
     }
     app: Application = serve.deployment(Embedder, **options).bind(settings.embedder)
+    return app
+
+
+def _ingestor(settings: Settings, embedder: Application) -> Application:
+    options = {
+        "name": INGESTOR,
+        "num_replicas": 1,
+        "ray_actor_options": {"num_cpus": SMALL_CPUS},
+        "health_check_period_s": _HEALTH_PERIOD_S,
+        "graceful_shutdown_timeout_s": 5,
+        "graceful_shutdown_wait_loop_s": 0.2,
+    }
+    app: Application = serve.deployment(Ingestor, **options).bind(settings, embedder)
     return app
 
 

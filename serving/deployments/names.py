@@ -7,7 +7,7 @@ from pathlib import PurePath
 from serving.settings import LlmSettings
 
 APP = "anchorage"
-API, EMBEDDER, LLM = "Api", "Embedder", "Llm"
+API, EMBEDDER, INGESTOR, LLM = "Api", "Embedder", "Ingestor", "Llm"
 
 #: Ray's own way to put another engine class in vLLM's place, in the environment of the engine's processes.
 ENGINE_VARIABLE = "RAYLLM_VLLM_ENGINE_CLS"
