@@ -7,7 +7,7 @@ environment or from files. Every value is frozen; a part receives its group, nev
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -120,12 +120,28 @@ class WebSettings(_Group):
     )
 
 
+class ClusterSettings(_Group):
+    """Ingestion on a Ray cluster: `anchorage ingest --distributed`."""
+
+    max_workers: int = Field(
+        8, ge=1, description="Processes that parse, and as many that embed, at most; they come and go with the work."
+    )
+    parse_cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for one that parses.")
+    embed_cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for one that embeds.")
+    embed_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="GPUs of one that embeds; auto: 1 where the cluster has any now, else 0. Where GPU nodes start from "
+        "zero, name a number: it is what makes them start.",
+    )
+
+
 class IngestionSettings(_Group):
     """Documents to chunks."""
 
     chunk_tokens: int = Field(200, ge=16, description="Tokens of a chunk's text, by the embedding model's tokenizer.")
     max_file_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Larger files are reported as failed.")
     web: WebSettings = WebSettings()
+    cluster: ClusterSettings = ClusterSettings()
     stores: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         repr=False,
