@@ -17,8 +17,9 @@ from ingestion.records import Failed, Group, Parsed, still_failing, taken
 from ingestion.report import IngestReport
 from ingestion.source import Found, Problem, Source
 from ingestion.task import Bad, Same, Task, Work, marked, unmarked
+from serving.errors import DocumentError
 from serving.index.catalog import Catalog
-from serving.index.catalog_models import DocumentRecord, Recipe, Run
+from serving.index.catalog_models import DocumentRecord, Recipe, Run, check_uri
 from serving.settings import IngestionSettings
 
 #: Documents looked up in the catalog at a time.
@@ -187,7 +188,8 @@ class Parser:
     async def _found(self, sources: Sequence[Source]) -> AsyncIterator[Look]:
         items = ((source, item) for source in sources for item in source.walk())
         self.met = set()
-        while page := await asyncio.to_thread(lambda: list(itertools.islice(items, _PAGE))):
+        while listed := await asyncio.to_thread(lambda: list(itertools.islice(items, _PAGE))):
+            page = [(source, item) for source, item in listed if self._nameable(item)]
             uris = [item.uri for _, item in page]
             known = await self._try(self._catalog.lookup, self._run.build, uris)
             forgotten = await self._try(self._catalog.forgotten, self._run.collection, uris)
@@ -199,6 +201,15 @@ class Parser:
                     yield Look(item, source.prefix, known.get(item.uri))
                 else:
                     self._note(item)
+
+    def _nameable(self, item: Found | Problem) -> bool:
+        """Whether the catalog can key a document by this uri; one that it cannot fails alone."""
+        try:
+            check_uri(item.uri)
+        except DocumentError as error:
+            self._report.fail(item.name, str(error))
+            return False
+        return True
 
     def _note(self, problem: Problem) -> None:
         """What the catalog knows there keeps its state: a document is live until its source is known to be gone."""
