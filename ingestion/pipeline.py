@@ -23,6 +23,7 @@ from ingestion.records import Failed
 from ingestion.report import IngestReport, OnProgress
 from ingestion.source import Source
 from ingestion.stages import write_all
+from ingestion.sync import erase_vanished
 from ingestion.task import Work
 from ingestion.vanished import Vanished
 from ingestion.work import Assignment, OpenWork, here
@@ -90,8 +91,19 @@ class Ingestion:
 
     async def run(self) -> IngestReport:
         run = await self._parts.catalog.begin_run(self._build, "bulk")
+        await self._undo_rollback(run)
         report = await self._once(run, repair=False)
-        return report or await self._once(run, repair=True) or IngestReport(run.collection)
+        report = report or await self._once(run, repair=True) or IngestReport(run.collection)
+        if self._options.sync and not self._options.retry_failed:
+            erased = await erase_vanished(self._parts, self._settings, self._build, self._sources, _PUBLISH_WAIT_S)
+            report.receipt = erased.as_json() if erased else None
+        return report
+
+    async def _undo_rollback(self, run: Run) -> None:
+        if await self._publication(run, self._lease).dead_rollbacks():
+            async with self._publishing() as lease:
+                publication = self._publication(run, self._lease, lease)
+                await publication.undo_rollback(self._writer(run, IngestReport(run.collection)))
 
     async def _once(self, run: Run, *, repair: bool) -> IngestReport | None:
         """Once through the sources, and publication. None: the store has lost rows. `repair` writes all of them."""
@@ -108,9 +120,11 @@ class Ingestion:
             await vanished.require(parser.met)
             await vanished.remove(writer, report, self._options.sync)
         async with self._publishing() as lease:
-            leases = (self._lease, lease)
-            publication = Publication(self._settings.ingestion, self._parts, self._build, run, self._patience, leases)
-            return report if await publication.bulk(writer, report, repaired=repair) else None
+            published = await self._publication(run, self._lease, lease).bulk(writer, report, repaired=repair)
+            return report if published else None
+
+    def _publication(self, run: Run, *leases: Lease) -> Publication:
+        return Publication(self._settings.ingestion, self._parts, self._build, run, self._patience, leases)
 
     @asynccontextmanager
     async def _publishing(self) -> AsyncIterator[Lease]:

@@ -5,6 +5,7 @@ While this happens no other run publishes (its caller holds the lease), so the c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from ingestion.parts import Parts
@@ -20,6 +21,9 @@ from serving.settings import IngestionSettings
 
 #: A reader that began with an earlier generation has long finished after this time, seconds.
 _GRACE_S = 60.0
+#: Documents looked at together; runs among which the unpublished ones are.
+_PAGE = 256
+_LATEST = 10
 #: States whose chunks readers see, or will see.
 _SEEN: tuple[State, ...] = ("live", "written", "failed")
 
@@ -52,6 +56,7 @@ class Publication:
         catalog, run = self._parts.catalog, self._run
         with report.timed("verify"):
             await self.restore_interrupted(writer)
+            forgotten = await self._leave_out_forgotten(writer)
             touched = writer.touched or (run.resumed and await self._left_unpublished())
             await writer.flush()
             current = await self._current()
@@ -68,12 +73,18 @@ class Publication:
                 await self._check_leases()
                 await self._try(catalog.publish, run, chunks=stored, summary=summary(report.counts))
                 await self.purge()
+        if forgotten:
+            await self._try(catalog.forget, run.collection, forgotten, time.time())
         await self.tell(report, published=touched)
         return True
 
     async def short(self, writer: Writer, report: IngestReport) -> None:
         """Publish a run over a few documents, whose rows alone are verified. Raises VerificationFailed, LeaseLost."""
-        if writer.touched:
+        run, touched = self._run, writer.touched
+        change = (writer.documents_delta, writer.chunks_delta)
+        if run.resumed and (left := await self._left()):
+            touched, change = True, await self._changed(left)
+        if touched:
             with report.timed("verify"):
                 await writer.flush()
                 report.verified = await self._verify(writer.sample)
@@ -81,19 +92,45 @@ class Publication:
                 await self._check_leases()
                 await self._try(
                     self._parts.catalog.publish,
-                    self._run,
-                    documents_delta=writer.documents_delta,
-                    chunks_delta=writer.chunks_delta,
+                    run,
+                    documents_delta=change[0],
+                    chunks_delta=change[1],
                     summary=summary(report.counts),
                 )
                 await self.purge()
-        await self.tell(report, published=writer.touched)
+        await self.tell(report, published=touched)
 
     async def restore_interrupted(self, writer: Writer) -> None:
         """Undo what runs that died had begun and this one did not take up; a later snapshot is somebody else's."""
         async for record in self._parts.catalog.documents(self._run.build, states=("parsed",)):
             if record.snapshot <= self._run.snapshot:
                 await writer.restore(record)
+        if self._run.kind == "short":
+            await self.undo_rollback(writer)
+
+    async def undo_rollback(self, writer: Writer) -> None:
+        """A rollback that died is whole or nothing: what it has written is for no other run to publish."""
+        catalog, build = self._parts.catalog, self._run.build
+        dead = await self.dead_rollbacks()
+        if not dead:
+            return
+        async for record in catalog.documents(build, states=("parsed", "written", "gone")):
+            if record.snapshot in dead:
+                await writer.restore(record)
+
+    async def dead_rollbacks(self) -> set[int]:
+        """Snapshots of rollbacks that died, for a caller whose lease keeps others from rolling back."""
+        runs = await self._try(self._parts.catalog.generations, self._run.build, _LATEST)
+        return {run.snapshot for run in runs if run.state == "running" and run.kind == "rollback"}
+
+    async def _leave_out_forgotten(self, writer: Writer) -> list[str]:
+        """Documents that were forgotten after this run had read them. They are forgotten again when it is published."""
+        found: list[str] = []
+        while uris := await self._try(self._parts.catalog.returned, self._run.build):
+            records = await self._try(self._parts.catalog.lookup, self._run.build, uris)
+            await writer.remove(list(records.values()))
+            found += uris
+        return found
 
     async def purge(self) -> None:
         """Delete rows that only readers of generations no longer kept could see."""
@@ -103,7 +140,9 @@ class Publication:
         await self._try(self._parts.store.purge, self._run.index, self._run.build, oldest)
 
     async def tell(self, report: IngestReport, *, published: bool) -> None:
-        """What the collection has now."""
+        """What the collection has now. A run that changed nothing leaves no trace."""
+        if not published:
+            await self._try(self._parts.catalog.abandon, self._run)
         build = await self._current()
         report.published = published
         report.generation = build.generation
@@ -137,6 +176,22 @@ class Publication:
             if record.snapshot == self._run.snapshot:
                 return True
         return False
+
+    async def _left(self) -> list[str]:
+        """Documents that this run, and the one that it resumes, have written or taken away."""
+        records = self._parts.catalog.documents(self._run.build, states=("written", "gone"))
+        return [record.uri async for record in records if record.snapshot == self._run.snapshot]
+
+    async def _changed(self, uris: Sequence[str]) -> tuple[int, int]:
+        """By how many documents and chunks the snapshot differs from the published one: by its rows."""
+        run, documents, chunks = self._run, 0, 0
+        for start in range(0, len(uris), _PAGE):
+            rows = await self._try(self._parts.store.keys, run.index, run.build, uris[start : start + _PAGE])
+            before = [row.uri for row in rows if row.born <= run.published < row.died]
+            after = [row.uri for row in rows if row.born <= run.snapshot < row.died]
+            documents += len(set(after)) - len(set(before))
+            chunks += len(after) - len(before)
+        return documents, chunks
 
     async def _current(self) -> Build:
         for build in await self._try(self._parts.catalog.builds, self._run.collection):

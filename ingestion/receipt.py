@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -49,15 +48,14 @@ class Removed:
 
 @dataclass(slots=True)
 class Receipt:
-    """`asked` and `found` count documents; `documents` has the first of them by uri, with the rows found of each.
+    """`asked` counts documents; `documents` has the first of them by uri, with the rows found of each in all builds.
 
-    `texts` and `uploads` count what the catalog held. `busy`: who must end before the rest can be removed.
+    `texts` and `uploads` count what the catalog held. `passed_over`: ingestion does not take them again.
     """
 
     collection: str
     tenant: str
     asked: int = 0
-    found: int = 0
     documents: dict[str, int] = field(default_factory=dict)
     builds: list[Removed] = field(default_factory=list)
     texts: int = 0
@@ -73,6 +71,11 @@ class Receipt:
         return sum(removed.rows for removed in self.builds)
 
     @property
+    def found(self) -> int:
+        """Documents that had rows."""
+        return max((removed.documents for removed in self.builds), default=0)
+
+    @property
     def proven(self) -> bool:
         """Whether every check passed."""
         return bool(self.finished_at) and all(check.passed for check in self.checks)
@@ -82,6 +85,11 @@ class Receipt:
         for uri, number in rows.items():
             if uri in self.documents or len(self.documents) < MAX_LISTED:
                 self.documents[uri] = self.documents.get(uri, 0) + number
+
+    def note(self, limit: str) -> None:
+        """Something that the receipt does not cover, said once."""
+        if limit not in self.not_covered:
+            self.not_covered.append(limit)
 
     def as_json(self) -> dict[str, Any]:
         """The names are part of the contract. `sha256` is `digest` of everything else."""
@@ -115,8 +123,3 @@ def digest(content: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in content.items() if name != "sha256"}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def rows_by_uri(uris: list[str]) -> Counter[str]:
-    """How many rows each document has."""
-    return Counter(uris)

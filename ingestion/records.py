@@ -24,13 +24,14 @@ _UNDER_WAY: tuple[State, ...] = ("parsed", "written", "gone")
 class Parsed:
     """A document ready to be written. `record` is what the catalog said of it before this run.
 
-    `fingerprint` as the catalog keeps it; `vectors` by embedding digest, where they were calculated elsewhere.
+    `fingerprint` as the catalog keeps it; `vectors` by embedding digest, where they were calculated elsewhere. `text`
+    is None where the catalog keeps the one that it has.
     """
 
     found: Found
     source: str
     title: str
-    text: str
+    text: str | None
     metadata: Metadata
     content_hash: str
     fingerprint: str
@@ -110,7 +111,7 @@ def new_record(parsed: Parsed, run: Run, state: State) -> DocumentRecord:
 
 def tells_last_good(record: DocumentRecord, run: Run) -> bool:
     """Whether the record's hash and chunks are those of the state that readers see."""
-    return record.state == "parsed" or not unfinished(record, run)
+    return record.state not in ("written", "gone") or record.snapshot <= run.published
 
 
 def unfinished(record: DocumentRecord, run: Run) -> bool:

@@ -158,7 +158,8 @@ class Writer:
         records, texts = [], []
         for parsed, steps in zip(planned.group, planned.plans, strict=True):
             records.append(new_record(parsed, self._run, "written" if steps.touched else "live"))
-            texts.append(StoredText(parsed.found.uri, parsed.title, parsed.text, parsed.metadata, parsed.content_hash))
+            if (text := parsed.text) is not None:
+                texts.append(StoredText(parsed.found.uri, parsed.title, text, parsed.metadata, parsed.content_hash))
         await self._try(self._catalog.record, self._run.build, records, texts)
         for parsed, steps in zip(planned.group, planned.plans, strict=True):
             self._count(parsed, steps)
@@ -175,7 +176,12 @@ class Writer:
         self._report.fail(failed.found.name, failed.reason)
         if taken(failed.record, self._run):
             return
-        old = failed.record or DocumentRecord(failed.found.uri, failed.source, "found", self._run.snapshot)
+        # As it is now: others may have published since the run looked.
+        known = await self._try(self._catalog.lookup, self._run.build, [failed.found.uri])
+        old = known.get(failed.found.uri)
+        if taken(old, self._run):
+            return
+        old = old or DocumentRecord(failed.found.uri, failed.source, "found", self._run.snapshot)
         if unfinished(old, self._run):
             old = await self._undone(old)
         await self._try(self._catalog.record, self._run.build, [failed.as_record(old)])

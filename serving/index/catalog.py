@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from serving.index.catalog_builds import Builds
 from serving.index.catalog_documents import Documents
+from serving.index.catalog_erasure import Erasures
 from serving.index.catalog_runs import Runs
 from serving.index.database import Database
 from serving.index.leases import Leases
@@ -17,7 +18,7 @@ from serving.index.operations import Operations
 from serving.settings import IndexSettings
 
 
-class Catalog(Builds, Documents, Runs):
+class Catalog(Builds, Documents, Runs, Erasures):
     """Read and write side for one tenant. Every call raises CatalogUnavailable. Connects with its first call."""
 
     def __init__(self, database: Database, tenant: str) -> None:

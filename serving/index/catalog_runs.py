@@ -89,6 +89,12 @@ class Runs(Part):
             await self._settle(run.build, built.snapshot)
         return _generation(ran, built, retained=True)
 
+    async def abandon(self, run: Run) -> None:
+        """Take back a run that changed nothing; it is not resumed then. One that is published stays."""
+        mine = self._mine(runs, build=run.build, snapshot=run.snapshot, state="running")
+        async with self._database.write() as connection:
+            await connection.execute(delete(runs).where(*mine))
+
     async def _documents(self, connection: AsyncConnection, run: Run) -> int:
         """Those that have chunks for readers of the run's snapshot."""
         state = documents.c.state

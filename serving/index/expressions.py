@@ -31,3 +31,11 @@ def within(tenant: str, collection: str) -> str:
 def visible(tenant: str, collection: str, generation: int) -> str:
     """True for the chunks that readers of a generation see."""
     return f"{within(tenant, collection)} and {schema.BORN} <= {generation:d} and {schema.DIED} > {generation:d}"
+
+
+def differing(tenant: str, collection: str, earlier: int, later: int) -> str:
+    """True for the chunks that readers of one of two generations see, and not those of the other."""
+    born, died = schema.BORN, schema.DIED
+    only_earlier = f"{born} <= {earlier:d} and {died} > {earlier:d} and {died} <= {later:d}"
+    only_later = f"{born} > {earlier:d} and {born} <= {later:d} and {died} > {later:d}"
+    return f"{within(tenant, collection)} and (({only_earlier}) or ({only_later}))"

@@ -24,7 +24,7 @@ from pymilvus import (
 
 from serving.errors import ConfigurationError
 from serving.index import schema
-from serving.index.expressions import any_of, literal, visible, within
+from serving.index.expressions import any_of, differing, literal, visible, within
 from serving.index.lexical import lexical
 from serving.index.milvus_connection import LONG_S, ONCE, Connection
 from serving.index.types import Hit, SearchRequest, StoredChunk, StoredKey, Vectors
@@ -107,6 +107,18 @@ class Milvus:
                 for entity in page:
                     yield schema.embedded(entity)
 
+    async def chunks(self, index: str, collection: str, keys: Sequence[str]) -> AsyncIterator[StoredChunk]:
+        """These rows as they were written, in the order of their keys; a title as far as a row holds it."""
+        for batch in _batches(keys, _NAMES):
+            async for page in self._pages(index, any_of(schema.PK, batch), schema.STORED_FIELDS, size=_VECTORS):
+                for entity in page:
+                    yield schema.stored_chunk(collection, entity)
+
+    async def differing(self, index: str, collection: str, earlier: int, later: int) -> AsyncIterator[list[StoredKey]]:
+        """Rows that only one of two snapshots shows, a page at a time. Later snapshots may be written meanwhile."""
+        async for page in self._pages(index, differing(self._tenant, collection, earlier, later), schema.KEY_FIELDS):
+            yield [schema.stored_key(entity) for entity in page]
+
     async def set_died(self, index: str, keys: Sequence[str], died: int) -> None:
         """Keys that are gone are left gone."""
         for batch in _batches(keys, _NAMES):
@@ -121,6 +133,14 @@ class Milvus:
         where = f"{within(self._tenant, collection)} and {schema.DIED} <= {generation:d}"
         async for page in self._pages(index, where, (schema.PK,)):
             await self.delete(index, [entity[schema.PK] for entity in page])
+
+    async def compact(self, index: str) -> bool:
+        """Have the space of deleted rows freed soon. False where the server does that on its own only."""
+        try:
+            await self._connection.write(lambda client: client.compact(index, **ONCE), index=index, refusal=_Refused)
+        except _Refused:
+            return False
+        return True
 
     async def flush(self, index: str) -> None:
         """Make what was written durable, and visible to every search that starts after this returns.

@@ -70,6 +70,7 @@ INDEXES: Mapping[str, Mapping[str, Any]] = {
 
 PASSAGE_FIELDS = (CHUNK_ID, URI, TITLE, TEXT, HEADING, START, END, ORDINAL, METADATA)
 KEY_FIELDS = (PK, CHUNK_ID, URI, BORN, DIED, DIGEST)
+STORED_FIELDS = (*PASSAGE_FIELDS, PK, BORN, DIED, DENSE)
 
 
 def index_prefix(model: str) -> str:
@@ -142,6 +143,23 @@ def passage(entity: Mapping[str, Any], score: float) -> Passage:
         score=score,
         metadata=entity[METADATA] or {},
     )
+
+
+def stored_chunk(collection: str, entity: Mapping[str, Any]) -> StoredChunk:
+    """A row of STORED_FIELDS as it was written; of a very long title, what the row holds."""
+    chunk = Chunk(
+        id=entity[CHUNK_ID],
+        uri=entity[URI],
+        title=entity[TITLE],
+        text=entity[TEXT],
+        start=entity[START],
+        end=entity[END],
+        heading=tuple(json.loads(entity[HEADING])),
+        ordinal=entity[ORDINAL],
+        metadata=entity[METADATA] or {},
+    )
+    vector = np.asarray(entity[DENSE], dtype=np.float32)
+    return StoredChunk(collection, chunk, vector, entity[BORN], entity[DIED])
 
 
 def stored_key(entity: Mapping[str, Any]) -> StoredKey:
