@@ -58,7 +58,10 @@ def _documents(draw: st.DrawFn) -> Document:
     """Any text, as any format might have loaded it: with sections, counted lines, pages, a title from a name."""
     text = draw(_texts)
     places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    paths = st.lists(st.one_of(st.just("Part"), _words, st.just("a long heading " * 20)), max_size=4)
+    paths = st.lists(
+        st.one_of(st.just("Part"), _words, st.just("a long heading " * 20)),
+        max_size=4,
+    )
     marks = {
         "section": [[place, draw(paths)] for place in places],
         "line": [[0, 1]],
@@ -168,6 +171,15 @@ def test_long_headings_give_way_to_the_text(tokenizer: Tokenizer) -> None:
     (chunk,) = _chunks(tokenizer, f"# {outer}\n\n## {inner}\n\n{body}", title="A title of many words " * 20)
     assert chunk.heading == (inner,)
     assert chunk.text.endswith("paragraph.")
+
+
+def test_headings_that_only_the_embedded_text_has_are_counted(tokenizer: Tokenizer) -> None:
+    """A heading equal to the title stands once in what is searched, but each time in what is embedded."""
+    title = "A title that goes on and on " * 5
+    marks = {"section": [[0, [title.strip()] * 8]]}
+    metadata = {"format": "text", "title_from": "name", "_marks": marks}
+    (chunk,) = _chunker(tokenizer).chunk(Document("file:///d", title.strip(), "The text.", metadata))
+    assert max(tokenizer.count([chunk.context(), chunk.embedded_text()])) <= tokenizer.max_tokens
 
 
 def test_pages_of_a_pdf_are_told_per_chunk(tokenizer: Tokenizer) -> None:
