@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.progress import Progress
 
+from loadtest.bench import embed as _embed
 from loadtest.bench import fidelity as _fidelity
 from loadtest.bench import memory as _memory
 from loadtest.bench import relay as _relay
@@ -58,6 +59,10 @@ async def search(chunks: int, rounds: int, progress: Progress, *, quick: bool) -
         rate = await _search.throughput(peers, questions, rounds, flood, progress)
     note = f"{chunks:,} chunks; every side asks the store for {raw.limit} hits with the same filter"
     return Result([*latency.rows, *rate.rows], [note, *rate.notes])
+
+
+async def embed(passages: int, rounds: int, progress: Progress, *, quick: bool) -> Result:
+    return await _embed.measure(passages, rounds, 100 if quick else 200, progress)
 
 
 async def fidelity(chunks: int, questions: int, progress: Progress) -> Result:

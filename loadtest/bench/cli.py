@@ -86,6 +86,21 @@ def search(
 
 
 @app.command()
+def embed(
+    rounds: Rounds = 5,
+    passages: Annotated[int, typer.Option(min=64, help="Passages of a round.")] = 1_600,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Bulk embedding against sentence-transformers at its defaults, and queries beside it."""
+    from loadtest.bench import benches
+
+    if quick:
+        passages, rounds = min(passages, 128), 1
+    finish("embed", lambda progress: benches.embed(passages, rounds, progress, quick=quick), json=json)
+
+
+@app.command()
 def fidelity(
     chunks: Annotated[int, typer.Option(min=100, help="Chunks in the collection.")] = 10_000,
     questions: Annotated[int, typer.Option(min=1, max=400)] = 200,

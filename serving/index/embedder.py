@@ -38,7 +38,8 @@ class LocalEmbedder:
 
     `name` is the model as it was asked for, `dimension` the length of its vectors. `max_tokens` is how much of a text
     it reads, special tokens not counted: what is beyond is cut off, silently, by the model. `tokenizer` neither
-    truncates nor pads, and may be used from any thread.
+    truncates nor pads, and may be used from any thread. `precision` is what `auto` came to, `threads` how many forward
+    passes run at a time.
 
     A BERT on a CPU gives a text the same vector, to the last bit, however it is batched (`embedder_bert`).
     """
@@ -47,13 +48,14 @@ class LocalEmbedder:
         """Raises ConfigurationError when the model cannot be loaded."""
         loaded = load(settings)
         self.name = settings.model
+        self.precision = loaded.precision
+        self.threads = loaded.threads
         self.dimension = loaded.dimension
         self.max_tokens = loaded.max_tokens
         self.tokenizer = loaded.tokenizer
         self._cut = loaded.cut
         self._forward = loaded.forward
         self._batch_tokens = loaded.batch_tokens
-        self._threads = loaded.threads
         self._lanes = Lanes(loaded.threads, partial(limit_threads, loaded.torch_threads))
 
     async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors:
@@ -97,7 +99,7 @@ class LocalEmbedder:
         encodable = [encodable_text(text) for text in texts]
         ids: list[list[int]] = [found.ids for found in self._cut.encode_batch_fast(encodable)]
         total = sum(map(len, ids))
-        share = max(_LEAST_TOKENS, -(-total // self._threads))
+        share = max(_LEAST_TOKENS, -(-total // self.threads))
         limit = min(self._batch_tokens, share)
         batches: list[_Batch] = []
         room = 0

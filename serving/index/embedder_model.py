@@ -45,6 +45,7 @@ class Loaded:
     """
 
     forward: Forward
+    precision: str
     dimension: int
     max_tokens: int
     tokenizer: Tokenizer
@@ -66,6 +67,7 @@ def load(settings: EmbedderSettings) -> Loaded:
     forward = _bert(model, cut, _TOLERANCE[precision]) if on_cpu else None
     return Loaded(
         forward=forward or _encoding(model),
+        precision=precision,
         dimension=int(model.get_embedding_dimension()),
         max_tokens=int(model.max_seq_length) - tokenizer.num_special_tokens_to_add(False),
         tokenizer=tokenizer,
