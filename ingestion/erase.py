@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,13 +48,20 @@ _AWAY: tuple[State, ...] = ("gone", "forgotten")
 
 
 async def erase(
-    parts: Parts, settings: Settings, collection: str, uris: Sequence[str], *, wait_s: float = _WAIT_S
+    parts: Parts,
+    settings: Settings,
+    collection: str,
+    uris: Sequence[str],
+    *,
+    wait_s: float = _WAIT_S,
+    for_good: bool = False,
 ) -> Receipt:
     """Remove every row of these documents from every build and generation, and their texts; then look for them.
 
-    Documents that come again are ingested again. Can be repeated, also after it was killed; documents that are not
-    there are looked for all the same. A check that fails is in the receipt. Raises UnknownCollection, WriterBusy (when
-    a run is still changing one of them after `wait_s`), LeaseLost, IndexUnavailable, CatalogUnavailable.
+    Documents that come again are ingested again, unless they are removed `for_good`. Can be repeated, also after it was
+    killed; documents that are not there are looked for all the same. A check that fails is in the receipt. Raises
+    UnknownCollection, WriterBusy (when a run is still changing one of them after `wait_s`), LeaseLost,
+    IndexUnavailable, CatalogUnavailable.
     """
     asked = sorted(set(uris))
 
@@ -61,19 +69,36 @@ async def erase(
         for start in range(0, len(asked), _PAGE):
             yield asked[start : start + _PAGE]
 
-    return await erase_pages(parts, settings, collection, pages, wait_s=wait_s)
+    return await erase_pages(parts, settings, collection, pages, wait_s=wait_s, for_good=for_good)
 
 
 async def erase_pages(
-    parts: Parts, settings: Settings, collection: str, pages: Pages, *, wait_s: float = _WAIT_S
+    parts: Parts,
+    settings: Settings,
+    collection: str,
+    pages: Pages,
+    *,
+    wait_s: float = _WAIT_S,
+    for_good: bool = False,
 ) -> Receipt:
     """The same for any number of documents in bounded memory. The live build is the last one."""
-    await parts.catalog.collection(collection)
-    receipt = Receipt(collection, settings.index.tenant)
+    catalog = parts.catalog
+    await catalog.collection(collection)
+    receipt = Receipt(collection, settings.index.tenant, passed_over=for_good)
+    builds = sorted(await catalog.builds(collection), key=lambda build: build.live)
+    erasures = [Erasure(parts, settings, build, pages, receipt, wait_s) for build in builds]
+    for erasure in erasures:
+        await erasure.wait()
     async for page in pages():
         receipt.asked += len(page)
-    for build in sorted(await parts.catalog.builds(collection), key=lambda build: build.live):
-        await Erasure(parts, settings, build, pages, receipt, wait_s).run()
+        if for_good:
+            texts, uploads = await catalog.pass_over(collection, page, time.time())
+            receipt.texts, receipt.uploads = receipt.texts + texts, receipt.uploads + uploads
+    for erasure in erasures:
+        await erasure.run()
+    if for_good:
+        async for page in pages():
+            await catalog.forget(collection, page, time.time())
     await _look_for_texts(parts, receipt)
     receipt.not_covered += await asyncio.to_thread(_not_covered, receipt)
     receipt.finished_at = now()
@@ -97,6 +122,11 @@ class Erasure:
         self._seen = 0
         self._dice = random.Random(build.snapshot)
         self._left: list[str] = []
+
+    async def wait(self) -> None:
+        """Until no run is changing one of the documents. Raises WriterBusy; nothing is begun then."""
+        async with self._leases():
+            pass
 
     async def run(self) -> None:
         async with self._leases() as leases:

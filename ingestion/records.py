@@ -44,7 +44,8 @@ class Parsed:
 class Failed:
     """A document that could not be read or parsed, with what the catalog said of it.
 
-    `fingerprint` is that of the bytes that failed; "" when others might come next time.
+    `fingerprint` is that of the bytes that failed; "" when others might come next time. Not `tried`: it failed before,
+    and nothing speaks for another outcome now.
     """
 
     found: Found
@@ -52,6 +53,7 @@ class Failed:
     reason: str
     fingerprint: str
     record: DocumentRecord | None
+    tried: bool = True
 
     def as_record(self, old: DocumentRecord) -> DocumentRecord:
         """`old` is the document's last good state, which it keeps."""
@@ -134,7 +136,15 @@ def still_failing(record: DocumentRecord, found: Found, fingerprint: str) -> boo
         return record.fingerprint == fingerprint
     if record.fingerprint or (found.size, found.modified) != (record.size, record.modified):
         return False
-    return record.attempts >= MAX_ATTEMPTS or time.time() < record.retry_at
+    due = next_try(record)
+    return due is None or time.time() < due
+
+
+def next_try(record: DocumentRecord) -> float | None:
+    """When a failed document that does not change is tried again, seconds since the epoch; None: not by itself."""
+    if record.fingerprint or record.attempts >= MAX_ATTEMPTS:
+        return None
+    return record.retry_at
 
 
 def summary(counts: Mapping[Any, int]) -> dict[str, int]:

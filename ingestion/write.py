@@ -174,7 +174,7 @@ class Writer:
     async def fail(self, failed: Failed) -> None:
         """Note the failure; what readers see of the document stays as it is, in the next generation, too."""
         self._report.fail(failed.found.name, failed.reason)
-        if taken(failed.record, self._run):
+        if not failed.tried or taken(failed.record, self._run):
             return
         # As it is now: others may have published since the run looked.
         known = await self._try(self._catalog.lookup, self._run.build, [failed.found.uri])
