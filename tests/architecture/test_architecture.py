@@ -73,6 +73,24 @@ OWNERS = {
     "rich": ("serving/cli", "ingestion/cli", "ingestion/progress.py"),
 }
 
+# The commands of ingestion start the embedded parts; nothing else of it knows them.
+COMMANDS = (
+    "ingestion.cli",
+    "ingestion.cli_failures",
+    "ingestion.cli_forget",
+    "ingestion.cli_generations",
+    "ingestion.cli_opened",
+)
+COMMANDS_MAY = (
+    "ingestion",
+    "serving.cli_options",
+    "serving.errors",
+    "serving.index",
+    "serving.running",
+    "serving.settings",
+    "serving.stack",
+)
+
 # module prefix -> the only modules of ours it may import (its own prefix is always allowed).
 ARROWS = {
     "serving.errors": (),
@@ -81,16 +99,7 @@ ARROWS = {
     "serving.index": ("serving.errors", "serving.settings"),
     "serving.running": ("serving.errors",),
     "serving.stack": ("serving.errors", "serving.settings", "serving.running"),
-    # The command line of ingestion starts the embedded parts; nothing else of it knows them.
-    "ingestion.cli": (
-        "ingestion",
-        "serving.cli_options",
-        "serving.errors",
-        "serving.index",
-        "serving.running",
-        "serving.settings",
-        "serving.stack",
-    ),
+    **dict.fromkeys(COMMANDS, COMMANDS_MAY),
     "ingestion": ("serving.errors", "serving.settings", "serving.index"),
 }
 
