@@ -144,7 +144,7 @@ class Parser:
         if self._only_failed:
             return None if record.state == "failed" else Unchanged(look, record.fingerprint)
         if not self._retry and still_failing(record, look.found, fingerprint):
-            return Failed(look.found, look.source, record.reason, record.fingerprint, record)
+            return Failed(look.found, look.source, record.reason, record.fingerprint, record, tried=False)
         if fingerprint and record.fingerprint == fingerprint and self._done(record):
             return Unchanged(look, fingerprint)
         return None
