@@ -18,10 +18,10 @@ _LISTED = 20
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[OnProgress]:
+def progress_bar(console: Console, doing: str = "ingest") -> Iterator[OnProgress]:
     """A bar with rate and time left, for as long as the block runs."""
     bar = Bar(
-        TextColumn("[bold]ingest[/]"),
+        TextColumn(f"[bold]{doing}[/]"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -31,7 +31,7 @@ def progress_bar(console: Console) -> Iterator[OnProgress]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("ingest", total=None, documents=0, chunks=0)
+        task = bar.add_task(doing, total=None, documents=0, chunks=0)
 
         def show(progress: Progress) -> None:
             bar.update(

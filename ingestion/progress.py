@@ -43,6 +43,15 @@ class Watch:
                 with contextlib.suppress(asyncio.CancelledError):
                     await counting
 
+    @property
+    def told(self) -> bool:
+        """Whether somebody is told."""
+        return self._on_progress is not None
+
+    def expect(self, size: int) -> None:
+        """Where it is known how much there is."""
+        self._show(replace(self._now, total=size))
+
     def done(self, size: int, report: IngestReport) -> None:
         """Documents of together `size` bytes are through."""
         documents = sum(report.counts.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, and_, case, delete, func, insert, select, update
+from sqlalchemy import Row, and_, case, delete, func, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.errors import InvalidRequest, UnknownCollection
@@ -76,6 +76,13 @@ class Builds(Part):
         async with self._database.read() as connection:
             return [_build(row) for row in await connection.execute(query)]
 
+    async def others_use(self, index: str, key: str) -> bool:
+        """Whether the store's index holds another build than this one, of any collection and any tenant."""
+        same = and_(builds.c.tenant == self._tenant, builds.c.key == key)
+        query = select(builds.c.key).where(builds.c.index_name == index, not_(same)).limit(1)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).first() is not None
+
     async def live_build(self, collection: str) -> Build | None:
         """The one that readers read, published or not; None for an unknown collection."""
         return next((build for build in await self.builds(collection) if build.live), None)
@@ -134,18 +141,26 @@ class Builds(Part):
             await connection.execute(show)
             return _build((await connection.execute(_BUILD.where(*mine))).one())
 
-    async def drop_build(self, collection: str, key: str) -> None:
-        """Remove a build's documents and runs from the catalog; can be repeated.
+    async def begin_drop(self, collection: str, key: str) -> None:
+        """Let nobody read or write a build any more: from here on it can only be dropped.
 
-        Its rows in the store are the caller's to delete, before this. Raises InvalidRequest for the live one.
+        Raises UnknownCollection, InvalidRequest for the live one.
         """
-        mine = self._mine(builds, collection=collection, key=key)
         async with self._database.write() as connection:
             if (await self._locked_collection(connection, collection)).live == key:
                 raise InvalidRequest(
                     f"Build {key!r} is what readers of {collection!r} read. Switch to another one first."
                 )
+            mine = self._mine(builds, collection=collection, key=key)
             await connection.execute(update(builds).where(*mine).values(state="dropping", snapshot=0))
+
+    async def drop_build(self, collection: str, key: str) -> None:
+        """Remove a build's documents and runs from the catalog; can be repeated.
+
+        Its rows in the store are the caller's to delete, between `begin_drop` and this. Raises as that does.
+        """
+        await self.begin_drop(collection, key)
+        mine = self._mine(builds, collection=collection, key=key)
         mine_of = self._mine(documents, build=key)
         async for page in self._uri_ranges(documents, *mine_of):
             async with self._database.write() as connection:

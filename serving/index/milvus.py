@@ -134,6 +134,10 @@ class Milvus:
         async for page in self._pages(index, where, (schema.PK,)):
             await self.delete(index, [entity[schema.PK] for entity in page])
 
+    async def drop(self, index: str) -> None:
+        """Remove an index with all that is in it."""
+        await self._connection.write(lambda client: client.drop_collection(index, **ONCE), index=index)
+
     async def compact(self, index: str) -> bool:
         """Have the space of deleted rows freed soon. False where the server does that on its own only."""
         try:
