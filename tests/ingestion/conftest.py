@@ -103,8 +103,8 @@ class Shelf:
     def index(self) -> str:
         return index_name(self.settings.embedder.model, 384)
 
-    def command(self, *arguments: str) -> list[str]:
-        return [ANCHORAGE, "ingest", *arguments, "-c", self.collection, "--data-dir", str(self.folder.parent / "data")]
+    def command(self, *arguments: str, program: str = "ingest") -> list[str]:
+        return [ANCHORAGE, program, *arguments, "-c", self.collection, "--data-dir", str(self.folder.parent / "data")]
 
 
 @pytest.fixture

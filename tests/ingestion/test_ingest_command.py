@@ -16,10 +16,11 @@ KILLS = 4
 TIMEOUT_S = 180.0
 
 
-async def run(shelf: Shelf, *arguments: str) -> tuple[int, str, str]:
+async def run(shelf: Shelf, *arguments: str, program: str = "ingest") -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
+    command = shelf.command(*arguments, program=program)
     process = await asyncio.create_subprocess_exec(
-        *shelf.command(*arguments), env=shelf.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *command, env=shelf.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     return process.returncode or 0, out.decode(), err.decode()
