@@ -73,6 +73,8 @@ class Parser:
         self._retry = False
         #: Sources that had at least one document.
         self.met: set[str] = set()
+        #: Documents that were found and, when they were to be read, no longer existed.
+        self.gone: set[str] = set()
         self._recipe = recipe
 
     async def groups(
@@ -158,6 +160,9 @@ class Parser:
         fingerprint = self._marked(result.fingerprint)
         if isinstance(result, Same):
             return Unchanged(look, fingerprint)
+        if isinstance(result, Bad) and result.gone and look.record is not None and look.record.chunks:
+            self.gone.add(look.found.uri)
+            return Unchanged(look, look.record.fingerprint)
         if isinstance(result, Bad):
             return Failed(look.found, look.source, result.reason, fingerprint, look.record)
         document = result.document
@@ -221,7 +226,7 @@ class Parser:
     def unchanged(self, outcome: Unchanged) -> list[DocumentRecord]:
         """Counts it; the record to write where something is worth noting."""
         record = outcome.look.record
-        if record is None:
+        if record is None or record.uri in self.gone:
             return []
         if record.chunks:
             self._report.counts["unchanged"] += 1

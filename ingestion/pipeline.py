@@ -116,7 +116,7 @@ class Ingestion:
             async with aclosing(groups):
                 await write_all(writer, groups, lambda group: self._watch.done(group.size, report))
         if not self._options.retry_failed:
-            vanished = Vanished(self._sources, run.build, self._parts.catalog)
+            vanished = Vanished(self._sources, run.build, self._parts.catalog, parser.gone)
             await vanished.require(parser.met)
             await vanished.remove(writer, report, self._options.sync)
         async with self._publishing() as lease:
@@ -187,7 +187,7 @@ async def _preview(
                     report.counts["changed" if known else "new"] += 1
                     report.chunks += len(outcome.chunks)
     if not options.retry_failed:
-        vanished = Vanished(sources, key, parts.catalog)
+        vanished = Vanished(sources, key, parts.catalog, parser.gone)
         await vanished.require(parser.met)
         _, report.missing = await vanished.count()
     if build is not None:

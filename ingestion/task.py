@@ -20,7 +20,7 @@ from ingestion.budget import Budget
 from ingestion.report import IngestReport
 from ingestion.sandbox import Job, ParserPool, Refused
 from ingestion.source import Body, Found
-from serving.errors import DocumentError, SourceUnavailable
+from serving.errors import DocumentError, DocumentGone, SourceUnavailable
 from serving.index.catalog_models import Recipe
 from serving.index.types import Chunk, Document, Vectors
 from serving.settings import IngestionSettings
@@ -51,10 +51,14 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """It cannot be ingested. `fingerprint` is that of the bytes that failed; "" when others might come next time."""
+    """It cannot be ingested. `fingerprint` is that of the bytes that failed; "" when others might come next time.
+
+    `gone`: its source says that it no longer exists.
+    """
 
     reason: str
     fingerprint: str
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class Reader:
                 with self._report.timed("read"):
                     body = await self._read(task)
             except DocumentError as error:
-                return Bad(str(error), found.fingerprint)
+                return Bad(str(error), found.fingerprint, gone=isinstance(error, DocumentGone))
             except SourceUnavailable as error:
                 return Bad(str(error), "")
             if body.data is None:

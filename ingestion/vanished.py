@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from ingestion.report import IngestReport
-from ingestion.source import Source
+from ingestion.source import Source, vanished
 from ingestion.write import Writer
 from serving.errors import SourceError
 from serving.index.catalog import Catalog
@@ -23,7 +23,11 @@ _MANY = 20
 class Vanished:
     """What the catalog knows of these sources and they no longer have."""
 
-    def __init__(self, sources: Sequence[Source], build: str, catalog: Catalog) -> None:
+    def __init__(
+        self, sources: Sequence[Source], build: str, catalog: Catalog, told: Collection[str] = frozenset()
+    ) -> None:
+        """`told` are documents of which their source said so when they were to be read."""
+        self._told = told
         self._sources = sources
         self._build = build
         self._catalog = catalog
@@ -84,7 +88,7 @@ class Vanished:
         return [
             record
             for record in records
-            if any(covers(source, record) and source.gone(record.uri) for source in self._sources)
+            if record.uri in self._told or vanished(self._sources, record.uri, record.source)
         ]
 
 
