@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.errors import ConfigurationError
 from serving.index.embedder import LocalEmbedder
+from serving.index.tokenizer import model_folder
 from serving.settings import EmbedderSettings
 
 
@@ -31,6 +33,67 @@ async def test_vectors_are_unit_float32_in_the_order_of_the_texts(embedder: Loca
     for place in (0, 33, 69):
         (alone,) = await embedder.embed([texts[place]])
         assert float(alone @ vectors[place]) > 0.999
+
+
+async def test_a_text_has_one_vector_to_the_last_bit(embedder: LocalEmbedder) -> None:
+    """Alone, among few, in bulk of any order: what a second run writes is what the first one wrote."""
+    sentence = "the pod that serves a volume restarts on another node when its lease runs out "
+    texts = [sentence[at % 7 : at % 7 + 15 + at % 40] * (1 + at * 7 % 20) for at in range(160)]
+    bulk = await embedder.embed(texts, bulk=True)
+    assert (await embedder.embed(texts[::-1], bulk=True) == bulk[::-1]).all()
+    assert (await embedder.embed(texts[:37]) == bulk[:37]).all()
+    for place in (0, 5, 19, 59):
+        assert (await embedder.embed([texts[place]]) == bulk[place]).all()
+
+
+async def test_a_query_does_not_wait_for_bulk_work(embedder: LocalEmbedder) -> None:
+    """It is answered in the middle, and what is bulk work comes to its end all the same."""
+    bulk = asyncio.create_task(embedder.embed([f"{'word ' * 200}{n}" for n in range(100)], bulk=True))
+    await asyncio.sleep(0.1)
+    await embedder.embed(["a query"])
+    assert not bulk.done()
+    assert np.linalg.norm(await bulk, axis=1) == pytest.approx(np.ones(100), abs=1e-5)
+
+
+async def test_bulk_work_ends_with_its_caller(embedder: LocalEmbedder) -> None:
+    """What a cancelled caller had queued is not embedded."""
+    texts = [f"{'word ' * 200}{n}" for n in range(2_000)]
+    bulk = asyncio.create_task(embedder.embed(texts, bulk=True))
+    await asyncio.sleep(0.5)
+    bulk.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bulk
+    async with asyncio.timeout(10):
+        await embedder.embed(["what comes next"], bulk=True)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+async def test_other_models_give_what_sentence_transformers_makes_of_them(tmp_path: Path, pooling: str) -> None:
+    """A BERT of another size goes through our own pass, one that takes the first token's vector does not."""
+    model = small_bert(pooling, tmp_path / "bert")
+    model.save(str(tmp_path / "small"))
+    texts = ["one", "How do I restrict traffic between pods?", "Dough of flour and water. " * 20, "", "日本語"] * 4
+    built = LocalEmbedder(EmbedderSettings(model=str(tmp_path / "small"), precision="float32"))
+    assert (built.dimension, built.max_tokens) == (48, 62)
+    vectors = await built.embed(texts, bulk=True)
+    built.close()
+    assert (vectors * model.encode(texts, normalize_embeddings=True)).sum(axis=1).min() > 0.99999
+
+
+def small_bert(pooling: str, folder: Path) -> Any:
+    """Random weights, large enough that every layer changes the outcome."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 80}
+    config = BertConfig(vocab_size=30522, max_position_embeddings=64, initializer_range=0.3, **sizes)
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(model_folder("all-MiniLM-L6-v2"))).save_pretrained(folder)
+    transformer = Transformer(str(folder), max_seq_length=64)
+    return SentenceTransformer(modules=[transformer, Pooling(48, pooling_mode=pooling)], device="cpu")
 
 
 async def test_precision_changes_no_meaning(embedder: LocalEmbedder) -> None:
