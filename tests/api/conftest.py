@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,22 @@ import openai
 import pytest
 import uvicorn
 
-from serving.answer import AnswerBatch, Answerer, Ask, EngineInfo, RetrievalOptions, Retrieved
+from ingestion.parts import Parts
+from ingestion.worker import DocumentWorker
+from serving.answer import AnswerBatch, Answerer, Ask, EngineInfo, RetrievalOptions, Retrieved, Retriever
 from serving.api.app import create_app
-from serving.api.services import EmbeddingModel, Services
+from serving.api.services import DocumentDesk, EmbeddingModel, Services
 from serving.generation import GenerationRequest, Generator
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import Recipe
 from serving.index.filters import compile_filter
+from serving.index.milvus import Milvus
 from serving.index.types import Passage, Vectors
 from serving.pipeline import Engine, Rag
+from serving.retrieval import HybridRetriever
 from serving.scripted import Schedule, ScriptedGenerator
-from serving.settings import ApiSettings, IndexSettings, RetrievalSettings
+from serving.settings import ApiSettings, IndexSettings, RetrievalSettings, Settings
+from serving.stack import embedded_index
 from serving.telemetry import Telemetry
 
 COLLECTION = "default"
@@ -159,6 +165,8 @@ def staged(catalog: Catalog) -> Staging:
         probes: Any = None,
         index: IndexSettings = IndexSettings(),  # noqa: B008 - frozen
         metrics: Callable[[], Awaitable[bytes]] | None = None,
+        retriever: Retriever | None = None,
+        desk: DocumentDesk | None = None,
         key: str = "none",
         **settings: Any,
     ) -> AsyncIterator[Stage]:
@@ -166,10 +174,11 @@ def staged(catalog: Catalog) -> Staging:
         generator = ScriptedGenerator(script, schedule, *([readiness] if readiness else []))
         services = Services(
             answerer=answerer or _rag(shelf, generator),
-            retriever=shelf,
-            collections=catalog,
+            retriever=retriever or shelf,
+            collections=desk.catalog if desk else catalog,
             embedding=EmbeddingModel("hash", DIMENSION, HashEmbedder(), _words),
             telemetry=Telemetry(),
+            desk=desk or DocumentDesk(catalog),
             probes=probes or {},
             retrieval=RetrievalSettings(),
             index=index,
@@ -190,6 +199,106 @@ async def stage(staged: Staging) -> AsyncIterator[Stage]:
     """One stage for all tests that leave it as they found it."""
     async with staged() as stage:
         yield stage
+
+
+class HashModel(HashEmbedder):
+    """The hash as a model that ingestion can use; `failure` is raised instead, as long as there is one.
+
+    A text with `poison` in it fails as nobody foresaw.
+    """
+
+    failure: Exception | None = None
+    poison = ""
+
+    async def dimension(self) -> int:
+        return DIMENSION
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        if self.failure is not None:
+            raise self.failure
+        if self.poison and any(self.poison in text for text in texts):
+            raise ValueError("not foreseen")
+        return await super().embed(texts)
+
+
+@dataclass
+class Desk:
+    """A running app with its worker, and a collection that no other test has."""
+
+    stage: Stage
+    settings: Settings
+    parts: Parts
+    model: HashModel
+    collection: str
+
+    @property
+    def documents(self) -> str:
+        return f"/v1/collections/{self.collection}/documents"
+
+    async def post(self, *documents: dict[str, Any], wait: bool = True, **headers: str) -> httpx.Response:
+        return await self.stage.http.post(
+            f"{self.documents}?wait={wait}", json={"documents": documents}, headers=headers
+        )
+
+    async def done(self, *documents: dict[str, Any]) -> dict[str, Any]:
+        reply = await self.post(*documents)
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    async def operation(self, id: str) -> dict[str, Any]:
+        return dict((await self.stage.http.get(f"/v1/operations/{id}")).json())
+
+    async def until(self, id: str, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        async with asyncio.timeout(20):
+            while not condition(found := await self.operation(id)):  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.02)
+        return found
+
+    async def texts(self, query: str = "tide") -> set[str]:
+        """What a search by words finds."""
+        body = {"query": query, "collection": self.collection, "mode": "text", "top_k": 50}
+        reply = await self.stage.http.post("/v1/search", json=body)
+        assert reply.status_code == 200, reply.text
+        return {passage["text"] for passage in reply.json()["data"]}
+
+
+@dataclass
+class Room:
+    """What all desks share."""
+
+    settings: Settings
+    parts: Parts
+    model: HashModel
+    worker: DocumentWorker
+    stage: Stage
+
+
+@pytest.fixture(scope="session")
+async def room(staged: Staging, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Room]:
+    async with embedded_index(Settings(), tmp_path_factory.mktemp("documents")) as settings:
+        model = HashModel()
+        parts = Parts(Catalog.connect(settings.index), Milvus.connect(settings.index), lambda _: model)
+        worker = DocumentWorker(settings, lambda _: model)
+        working = asyncio.create_task(worker.run())
+        retriever = HybridRetriever(model, parts.store, parts.catalog, RetrievalSettings())
+        async with staged(
+            retriever=retriever,
+            desk=DocumentDesk(parts.catalog, worker.poke),
+            max_upload_bytes=200_000,
+            max_upload_documents=5,
+        ) as stage:
+            yield Room(settings, parts, model, worker, stage)
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+        await worker.close()
+        await parts.store.close()
+        await parts.catalog.close()
+
+
+@pytest.fixture
+def desk(room: Room) -> Desk:
+    return Desk(room.stage, room.settings, room.parts, room.model, f"c-{uuid.uuid4().hex[:12]}")
 
 
 def _rag(shelf: Shelf, generator: Generator) -> Rag:

@@ -36,7 +36,7 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 
 @pytest.fixture(scope="module")
 async def fuzzed(staged: Staging) -> AsyncIterator[Stage]:
-    async with staged(script="Short.") as stage:
+    async with staged(script="Short.", upload_wait_s=0.1) as stage:
         yield stage
 
 
@@ -56,7 +56,7 @@ def _fuzz(document: dict[str, object], url: str) -> None:
         operations += 1
         for mode in schemathesis.GenerationMode:
             _fuzz_operation(operation, mode)
-    assert operations == 9
+    assert operations == 17
 
 
 def _fuzz_operation(operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode) -> None:
