@@ -26,6 +26,7 @@ from serving.stack import embedded_index
 if TYPE_CHECKING:
     from ingestion.parts import Parts
     from ingestion.source import Source
+    from ingestion.work import OpenWork
     from serving.settings import Settings
 
 #: Exit codes, as the program's help explains them.
@@ -64,7 +65,37 @@ RetryFailed = Annotated[
 ]
 Follow = Annotated[bool, typer.Option("--watch", help="Stay, and ingest what changes in the given folders.")]
 Quiet = Annotated[bool, typer.Option("--no-progress", help="No progress bar, even on a terminal.")]
+Distributed = Annotated[
+    bool,
+    typer.Option("--distributed", help="Read, parse and embed on a Ray cluster, or on a private Ray of this machine."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        help="With --distributed: the cluster's address; auto: that of this machine. Default: a private Ray.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="With --distributed: processes that parse, and as many that embed, at most. Default: the setting's.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for another ingestion to end.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a distributed run works: see `distributed.on_cluster`."""
+
+    address: str | None
+    workers: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +108,7 @@ class Request:
     collection: str
     options: Options
     data_dir: Path
+    cluster: Cluster | None = None
 
 
 def register(app: typer.Typer) -> None:
@@ -97,6 +129,9 @@ def ingest_command(
     as_json: AsJson = False,
     no_progress: Quiet = False,
     wait: Wait = 0.0,
+    distributed: Distributed = False,
+    ray_address: RayAddress = None,
+    workers: Workers = None,
 ) -> None:
     """Make a collection hold what the SOURCES hold now.
 
@@ -121,6 +156,7 @@ def ingest_command(
             collection or settings.index.default_collection,
             options,
             data_dir.expanduser().resolve(),
+            Cluster(ray_address, workers) if distributed else None,
         )
         bar = progress_bar(console) if console.is_terminal and not no_progress and not watch else nullcontext(None)
         with bar as on_progress:
@@ -186,7 +222,18 @@ async def _ingest(request: Request, settings: Settings, parts: Parts, on_progres
             parts=parts,
             options=request.options,
             on_progress=on_progress,
+            open_work=_work(request.cluster),
         )
+
+
+def _work(cluster: Cluster | None) -> OpenWork:
+    if cluster is None:
+        from ingestion.work import here
+
+        return here
+    from ingestion.distributed import on_cluster
+
+    return on_cluster(cluster.address, cluster.workers)
 
 
 @contextmanager
@@ -196,7 +243,13 @@ def _opened(request: Request, settings: Settings, texts: Sequence[str]) -> Itera
     from ingestion.source import parse_sources
 
     with ExitStack() as stack:
-        sources = parse_sources(texts, include=request.include, exclude=request.exclude, suffixes=SUFFIXES)
+        sources = parse_sources(
+            texts,
+            include=request.include,
+            exclude=request.exclude,
+            suffixes=SUFFIXES,
+            settings=settings.ingestion,
+        )
         for source in sources:
             stack.callback(source.close)
         yield sources

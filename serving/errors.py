@@ -21,6 +21,7 @@ Only `serving/api/problems.py` knows which HTTP status each one has; only the co
     │   ├── CatalogUnavailable      the SQL catalog
     │   ├── SourceUnavailable       a store or site that documents come from, for now
     │   ├── EmbedderUnavailable
+    │   ├── WorkersUnavailable      the Ray cluster that an ingestion works on
     │   ├── EngineCold              the LLM has no ready replica yet
     │   └── EngineUnavailable       the LLM had one, and it failed
     ├── VerificationFailed          what was written is not what the store answers from; nothing was published
@@ -135,6 +136,12 @@ class EmbedderUnavailable(Unavailable):
     """The embedding model does not answer."""
 
     part = "embedder"
+
+
+class WorkersUnavailable(Unavailable):
+    """The Ray cluster of a distributed ingestion is not there, or has failed."""
+
+    part = "workers"
 
 
 class EngineCold(Unavailable):

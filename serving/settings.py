@@ -130,8 +130,8 @@ class ClusterSettings(_Group):
     embed_cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for one that embeds.")
     embed_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
-        description="GPUs of one that embeds; auto: 1 where the cluster has any now, else 0. Where GPU nodes start from "
-        "zero, name a number: it is what makes them start.",
+        description="GPUs of one that embeds; auto: 1 where the cluster has any now, else 0. Where GPU nodes start "
+        "from zero, name a number: it is what makes them start.",
     )
 
 

@@ -24,7 +24,7 @@ MAX_FUNCTION_LINES = 60
 # Who may import a vendor library: files, or folders ending in "/". Measuring tools under loadtest/ compare us with the
 # vendors' own paths and may import anything.
 OWNERS = {
-    "ray": ("serving/deployments/",),
+    "ray": ("serving/deployments/", "ingestion/distributed"),
     "vllm": ("serving/deployments/",),
     "fastapi": ("serving/api/", "serving/deployments/"),
     "starlette": ("serving/api/",),
@@ -46,7 +46,8 @@ OWNERS = {
     "tokenizers": ("serving/index/tokenizer.py", "serving/index/embedder"),
     "transformers": ("serving/tokens.py",),
     "Stemmer": ("serving/index/lexical.py",),
-    "kubernetes": ("serving/cluster/",),
+    "kubernetes": ("serving/cluster/", "ingestion/dispatch.py"),
+    "pyarrow": ("ingestion/distributed_stages.py",),
     "openai": (),
     "pypdfium2": ("ingestion/load/pdf.py",),
     "trafilatura": ("ingestion/load/html.py",),
@@ -221,6 +222,7 @@ def test_the_command_line_starts_light() -> None:
 ENVIRONMENT = {
     "serving/settings.py": "the reader",
     "ingestion/sandbox_process.py": "what its workers get of it, which is next to nothing",
+    "ingestion/distributed_ray.py": "Ray reads its own when it starts: how much it says is set before, and put back",
     "serving/deployments/local.py": "Ray and Serve read theirs when they are imported: it is set before, and put back",
     "serving/deployments/llm.py": "what was set for vLLM goes before our defaults",
     "serving/deployments/scripted.py": "an engine of the tests and benches, told through Ray's own runtime_env",
