@@ -22,8 +22,8 @@ class Embedder:
         self._model = LocalEmbedder(settings)
         self._batches = Batches(self._model, settings.max_batch_size, settings.batch_wait_s)
 
-    async def embed(self, texts: list[str]) -> Vectors:
-        return await self._batches.embed(texts)
+    async def embed(self, texts: list[str], bulk: bool = False) -> Vectors:
+        return await self._batches.embed(texts, bulk=bulk)
 
     async def count_tokens(self, texts: list[str]) -> int:
         """Of all texts together."""
@@ -56,7 +56,7 @@ class Batches:
     """Implements `types.Embedder`: what arrives while a forward pass runs goes into the next one.
 
     A lone query never waits; only when queries come together does the next pass wait `wait_s` for company. A request
-    of more than `size` texts is bulk work, which no query waits for.
+    of more than `size` texts is bulk work, which no query waits for; so is what its caller calls that.
     """
 
     def __init__(self, model: TwoLanes, size: int, wait_s: float) -> None:
@@ -69,8 +69,8 @@ class Batches:
         self._texts = 0
         self._bulk_texts = 0
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        if len(texts) > self._size:
+    async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors:
+        if bulk or len(texts) > self._size:
             vectors = await self._model.embed(texts, bulk=True)
             self._bulk_texts += len(vectors)
             return vectors
