@@ -28,8 +28,9 @@ class RemoteEmbedder:
     def __init__(self, handle: Any) -> None:
         self._handle = handle.options(**_DIRECT)
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        vectors: Vectors = await self._call("embed", list(texts))
+    async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors:
+        """`bulk` work goes behind that of questions."""
+        vectors: Vectors = await self._call("embed", list(texts), bulk)
         return vectors
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
