@@ -104,5 +104,6 @@ class ModelOf:
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Raises EmbedderUnavailable, ConfigurationError."""
         dimension = await self.dimension()
-        parts = [await self._embedder.embed(texts[at : at + _TEXTS]) for at in range(0, len(texts), _TEXTS)]
+        slices = [texts[at : at + _TEXTS] for at in range(0, len(texts), _TEXTS)]
+        parts = [await self._embedder.embed(some, bulk=True) for some in slices]
         return np.concatenate(parts) if parts else np.empty((0, dimension), np.float32)
