@@ -160,7 +160,9 @@ class Turn:
             uris = sorted(asked.uris)
             receipt = await erase(self._parts, self._settings, self._collection, uris)
             error = "" if receipt.proven else "A check failed: the receipt says which."
-            await self._finish(asked, Outcome(removed(uris).documents, error), receipt=receipt.as_json())
+            seen = (await self._parts.catalog.collection(self._collection)).generation
+            outcome = Outcome(removed(uris).documents, error)
+            await self._finish(asked, outcome, generation=seen, receipt=receipt.as_json())
 
     # -- outcomes ------------------------------------------------------------------------------------------------------
 
