@@ -23,6 +23,8 @@ _CLAIMED = 100
 #: A batch is closed when it has so many bytes or documents; one operation alone may have more.
 _BATCH_BYTES = 32_000_000
 _BATCH_DOCUMENTS = 500
+#: How long a removal waits for another run to end before others have their turn, seconds.
+_ERASE_WAIT_S = 2.0
 #: An operation that failed so often for a reason of its own is given up.
 _ATTEMPTS = 5
 
@@ -158,7 +160,7 @@ class Turn:
         """One by one: each gets a receipt of its own."""
         for asked in batch:
             uris = sorted(asked.uris)
-            receipt = await erase(self._parts, self._settings, self._collection, uris)
+            receipt = await erase(self._parts, self._settings, self._collection, uris, wait_s=_ERASE_WAIT_S)
             error = "" if receipt.proven else "A check failed: the receipt says which."
             seen = (await self._parts.catalog.collection(self._collection)).generation
             outcome = Outcome(removed(uris).documents, error)
