@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,7 @@ def status(
 
 
 async def _gather(data_dir: Path, url: str | None, api_key: str | None) -> dict[str, Any]:
-    server, collections = await asyncio.gather(_server(data_dir, url, api_key), _collections(data_dir))
+    server, (collections, uploads) = await asyncio.gather(_server(data_dir, url, api_key), _catalog(data_dir))
     milvus = running_milvus(data_dir)
     return {
         "ready": server["ready"],
@@ -48,6 +49,7 @@ async def _gather(data_dir: Path, url: str | None, api_key: str | None) -> dict[
         "server": server,
         "milvus": {"uri": milvus.uri, "pid": milvus.server.pid} if milvus else None,
         "collections": collections,
+        "uploads": uploads,
     }
 
 
@@ -67,19 +69,26 @@ async def _server(data_dir: Path, url: str | None, api_key: str | None) -> dict[
     }
 
 
-async def _collections(data_dir: Path) -> list[dict[str, Any]] | None:
-    """From the catalog, so also without a server. Empty where there is none yet; None if it does not answer."""
+async def _catalog(data_dir: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
+    """Collections, and what waits of uploads and deletions over HTTP; so also without a server.
+
+    Empty where there is no catalog yet; None for the collections if it does not answer.
+    """
+    idle = {"waiting": 0, "oldest_s": 0.0}
     settings = with_catalog(read_settings(), data_dir)
     local = "catalog_url" not in read_settings().index.model_fields_set
     if local and not (data_dir / "catalog.db").exists():
-        return []
+        return [], idle
     from serving.index.catalog import Catalog
 
     catalog = Catalog.connect(settings.index)
     try:
-        return [asdict(collection) for collection in await catalog.collections()]
+        collections = [asdict(collection) for collection in await catalog.collections()]
+        waiting, oldest = await catalog.operations.backlog()
+        uploads = {"waiting": waiting, "oldest_s": round(max(0.0, time.time() - oldest), 1)} if waiting else idle
+        return collections, uploads
     except CatalogUnavailable:
-        return None
+        return None, idle
     finally:
         await catalog.close()
 
@@ -95,6 +104,9 @@ def _show(found: Mapping[str, Any]) -> None:
     if milvus:
         out.print(f"[bold]milvus[/]   {milvus['uri']}  [dim]process {milvus['pid']}, embedded[/]")
     out.print(f"[bold]data[/]     {found['data_dir']}")
+    if found["uploads"]["waiting"]:
+        uploads = found["uploads"]
+        out.print(f"[bold]uploads[/]  {uploads['waiting']} waiting, the oldest for {uploads['oldest_s']:.0f} s")
     if found["collections"] is None:
         out.print("[red]the catalog does not answer[/]")
         return
