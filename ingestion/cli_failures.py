@@ -11,7 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ingestion.cli_opened import CollectionName, mistakes_said, moment, moment_json, opened_catalog, write_json
+from ingestion.cli_opened import (
+    CollectionName,
+    mistakes_said,
+    moment,
+    moment_json,
+    opened_catalog,
+    table_console,
+    write_json,
+)
 from serving.cli_options import AsJson, DataDir
 from serving.running import DEFAULT_DATA_DIR
 
@@ -43,7 +51,7 @@ def failures_command(
         documents = [_as_json(record) for record in failed]
         write_json({"collection": name, "failed": total, "documents": documents})
         return
-    _show(Console(highlight=False), name, total, failed)
+    _show(table_console(), name, total, failed)
 
 
 async def _failed(collection: str | None, limit: int, data_dir: Path) -> tuple[str, int, list[DocumentRecord]]:

@@ -19,6 +19,7 @@ from ingestion.cli_opened import (
     moment_json,
     opened,
     opened_catalog,
+    table_console,
     write_json,
 )
 from serving.cli_options import AsJson, DataDir
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 Number = Annotated[int, typer.Argument(help="A generation, as `anchorage generations` lists them.", min=1)]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list.")]
 
-#: The changes that a table shows, in its order.
-_CHANGES = {"new": "+new", "changed": "~changed", "removed": "-removed", "failed": "!failed"}
+#: The changes that a table shows, each with its sign.
+_CHANGES = {"new": "+", "changed": "~", "removed": "-", "failed": "!"}
 _COLOURS = {"current": "green", "pinned": "yellow", "purged": "dim", "interrupted": "red"}
 
 
@@ -54,7 +55,7 @@ def list_command(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """The generations of a collection, the latest one first.
+    """The generations of a collection, the latest one first. Changes: +new ~changed -removed !failed documents.
 
     current: readers read it. pinned: they are held at it. retained: they can be brought back to it. purged: they
     cannot. running: not published yet. interrupted: its run was killed; the next one of its kind goes on with it.
@@ -66,7 +67,7 @@ def list_command(
     if as_json:
         write_json({"collection": name, "generations": [_as_json(one) for one in listed]})
         return
-    _show(Console(highlight=False), name, listed)
+    _show(table_console(), name, listed)
 
 
 def pin_command(
@@ -166,8 +167,8 @@ def _show(console: Console, name: str, listed: list[Listed]) -> None:
     if not listed:
         console.print(f"Nothing was published in collection [bold]{escape(name)}[/] yet.")
         return
-    table = Table("generation", "published (UTC)", "kind", "documents", "chunks", *_CHANGES.values(), "state")
-    for column in (table.columns[0], *table.columns[3:-1]):
+    table = Table("generation", "published (UTC)", "kind", "documents", "chunks", "changes", "state", box=None)
+    for column in (table.columns[0], *table.columns[3:6]):
         column.justify = "right"
     for one in listed:
         generation = one.generation
@@ -179,7 +180,7 @@ def _show(console: Console, name: str, listed: list[Listed]) -> None:
             generation.kind,
             f"{generation.documents:,}" if published else "",
             f"{generation.chunks:,}" if published else "",
-            *(f"{generation.summary.get(change, 0):,}" if published else "" for change in _CHANGES),
+            " ".join(f"{sign}{generation.summary.get(change, 0):,}" for change, sign in _CHANGES.items()),
             f"[{colour}]{one.standing}[/]",
         )
     console.print(table)

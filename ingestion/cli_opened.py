@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Exit codes, as the program's help explains them.
 OK, FAILED, USAGE = 0, 1, 2
+#: Characters a line.
+_WIDE = 200
 
 CollectionName: TypeAlias = Annotated[
     str | None, typer.Option("--collection", "-c", help="Default: the setting's.", show_default=False)
@@ -72,6 +74,12 @@ def mistakes_said() -> Iterator[None]:
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold red]anchorage:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(USAGE) from error
+
+
+def table_console() -> Console:
+    """Where nobody looks at a terminal, tables are not cut to the width of one."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
 def write_json(content: Mapping[str, Any]) -> None:

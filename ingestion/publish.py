@@ -129,6 +129,7 @@ class Publication:
         while uris := await self._try(self._parts.catalog.returned, self._run.build):
             records = await self._try(self._parts.catalog.lookup, self._run.build, uris)
             await writer.remove(list(records.values()))
+            writer.sample.leave_out(uris)
             found += uris
         return found
 

@@ -67,6 +67,10 @@ class Sample:
             elif (place := dice.randrange(self.seen)) < self.size:
                 self.rows[place] = row
 
+    def leave_out(self, uris: Sequence[str]) -> None:
+        """Documents that are removed again."""
+        self.rows = [row for row in self.rows if row.chunk.uri not in uris]
+
 
 class Writer:
     """Writes one run's snapshot of one build. `batch` is the number of chunks embedded and written at a time."""
