@@ -60,7 +60,7 @@ class EmbedderSettings(_Group):
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves it to PyTorch.")
     batch_tokens: int = Field(
-        0, ge=0, description="Tokens per forward pass in bulk work; 0: 1,024 on a CPU, 16,384 on a GPU."
+        0, ge=0, description="Tokens per forward pass in bulk work; 0: 512 on a CPU, 16,384 on a GPU."
     )
     replicas: int = Field(1, ge=1, description="Embedder replicas in Ray Serve.")
     max_batch_size: int = Field(32, gt=0, description="Concurrent queries joined into one forward pass.")

@@ -24,7 +24,7 @@ BASELINE = "sentence-transformers"
 #: Texts that ingestion hands over at a time (`IngestionSettings.write_batch`).
 _CALL = 512
 #: Rows of a product when its rate is measured: a bulk pass.
-_ROWS = 1024
+_ROWS = 512
 _QUERY_GAP_S = 0.05
 #: Texts of a bulk call while queries are asked.
 _PART = 40

@@ -95,19 +95,18 @@ class LocalEmbedder:
         return await asyncio.to_thread(self._batches, texts)
 
     def _batches(self, texts: Sequence[str]) -> list[_Batch]:
-        """Passes of texts of similar length, long ones first, so that all threads end at about the same time."""
+        """Passes of texts of similar length, long ones first and small ones last: all threads end at the same time."""
         encodable = [encodable_text(text) for text in texts]
         ids: list[list[int]] = [found.ids for found in self._cut.encode_batch_fast(encodable)]
-        total = sum(map(len, ids))
-        share = max(_LEAST_TOKENS, -(-total // self.threads))
-        limit = min(self._batch_tokens, share)
+        left = sum(map(len, ids))
         batches: list[_Batch] = []
         room = 0
         for place in sorted(range(len(ids)), key=lambda place: -len(ids[place])):
             if not batches or len(ids[place]) > room:
                 batches.append(_Batch([], [], []))
-                room = limit
+                room = min(self._batch_tokens, max(_LEAST_TOKENS, -(-left // self.threads)))
             room -= len(ids[place])
+            left -= len(ids[place])
             batch = batches[-1]
             batch.places.append(place)
             batch.texts.append(encodable[place])

@@ -25,7 +25,7 @@ from serving.index.types import Vectors
 #: are filled up to a multiple of this, so that there are few such numbers.
 _ROWS = 16
 #: For how many rows oneDNN orders its weights: those of a bulk pass.
-_USUAL_ROWS = 1024
+_USUAL_ROWS = 512
 #: (first row, texts, tokens of each) of the texts that have the same length.
 _Group: TypeAlias = tuple[int, int, int]
 _Norm: TypeAlias = tuple[list[int], Tensor, Tensor, float]

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 
 #: CPU flags that make bfloat16 the faster one (about twice, measured on an AMD EPYC with avx512_bf16).
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-#: Tokens of a bulk pass. On a CPU more make it no faster (1 % from 1,024 to 4,096), but queries wait longer.
-_CPU_TOKENS, _GPU_TOKENS = 1024, 16_384
+#: Tokens of a bulk pass. On a CPU more make it 2 % faster at most (4,096), but a query waits for a product of as many.
+_CPU_TOKENS, _GPU_TOKENS = 512, 16_384
 #: Our own pass must agree with the model's to a cosine of one less this.
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3}
 _CHECKS = ("anchor", "How do I restrict the traffic between two pods?", "Dough is made of flour and water. " * 40)
