@@ -174,6 +174,8 @@ def ingest_command(
 
 def exit_code(report: IngestReport) -> int:
     """0, 1 or 3: see the command's help."""
+    if report.receipt is not None and not report.receipt["proven"]:
+        return FAILED
     if not report.counts["failed"]:
         return OK
     done = any(report.counts[change] for change in ("new", "changed", "moved", "unchanged", "removed"))
@@ -193,20 +195,19 @@ async def _run(
 ) -> IngestReport:
     # The libraries behind these take seconds to import; `anchorage --help` does not wait for them.
     from ingestion.parts import open_parts
-    from ingestion.watch import changes, watched
+    from ingestion.watch import following, watched
 
     with _opened(request, settings, request.sources):
         pass  # a misspelt path is said before anything is started
     folders = watched(request.sources) if follow else []
     async with embedded_index(settings, request.data_dir) as found, open_parts(found) as parts:
-        report = await _ingest(request, found, parts, on_progress)
         if follow is None:
-            return report
-        follow(report)
-        async for _ in changes(folders):
-            report = await _ingest(request, found, parts, None)
-            follow(report)
-        return report
+            return await _ingest(request, found, parts, on_progress)
+        async with following(folders) as changed:
+            while True:
+                changed.clear()
+                follow(await _ingest(request, found, parts, None))
+                await changed.wait()
 
 
 async def _ingest(request: Request, settings: Settings, parts: Parts, on_progress: OnProgress | None) -> IngestReport:
