@@ -27,6 +27,8 @@ from serving.index.catalog_models import Build, DocumentRecord
 from serving.index.leases import Lease
 from serving.settings import Settings
 
+#: The source of documents that have none that could be walked again.
+UPLOADED = "upload"
 #: Other short runs take seconds.
 _WAIT_S = 60.0
 
@@ -36,8 +38,8 @@ class Given:
     """A source of documents that somebody handed over: nothing vanishes from it."""
 
     found: Sequence[Found]
-    text: str = "upload"
-    prefix: str = "upload"
+    text: str = UPLOADED
+    prefix: str = UPLOADED
 
     def walk(self) -> Iterator[Found]:
         return iter(self.found)

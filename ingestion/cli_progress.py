@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -67,7 +68,19 @@ def show_report(console: Console, report: IngestReport) -> None:
         console.print(f"[dim]skipped {number:,}: {escape(reason)}[/]", soft_wrap=True)
     for note in report.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+    if report.receipt is not None:
+        console.print(_erased(report.receipt), soft_wrap=True)
     console.print(_closing(report), soft_wrap=True)
+
+
+def _erased(receipt: Mapping[str, Any]) -> str:
+    checks = receipt["checks"]
+    passed = sum(check["passed"] for check in checks)
+    colour = "default" if receipt["proven"] else "red"
+    return (
+        f"Erased {receipt['rows_removed']:,} rows of {receipt['documents_found']:,} vanished documents: "
+        f"[{colour}]{passed} of {len(checks)} checks passed[/] (receipt {receipt['sha256'][:12]}; --json has all of it)"
+    )
 
 
 def _closing(report: IngestReport) -> str:

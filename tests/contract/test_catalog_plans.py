@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from serving.index.catalog import Catalog
-from serving.index.catalog_models import Build, DocumentRecord, Recipe, StoredText, Upload, document_id
+from serving.index.catalog_models import Build, DocumentRecord, Recipe, Run, StoredText, Upload, document_id
 from serving.settings import IndexSettings
 
 Call = Callable[[Catalog, Build], Awaitable[Any]]
@@ -64,6 +64,11 @@ CALLS: dict[str, Call] = {
     "forgotten": lambda catalog, build: catalog.forgotten("docs", URIS),
     "forget": lambda catalog, build: catalog.forget("docs", URIS, at=1.0),
     "allow_again": lambda catalog, build: catalog.allow_again("docs", URIS),
+    "pass_over": lambda catalog, build: catalog.pass_over("docs", URIS, at=1.0),
+    "erased": lambda catalog, build: catalog.erased("docs", URIS, {1: (1, 1)}),
+    "texts_of": lambda catalog, build: catalog.texts_of("docs", URIS),
+    "returned": lambda catalog, build: catalog.returned("docs"),
+    "abandon": lambda catalog, build: catalog.abandon(Run("docs", "docs", build.index, 1, 0, "short")),
     "publish": _publish,
     "generations": lambda catalog, build: catalog.generations("docs"),
     "oldest_needed": lambda catalog, build: catalog.oldest_needed("docs", 3, 60.0),
