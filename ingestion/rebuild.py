@@ -200,13 +200,15 @@ class CatchUp:
     async def _held(self, *names: str, wait_s: float) -> AsyncIterator[list[Lease]]:
         hold = self._parts.catalog.leases.hold
         async with AsyncExitStack() as stack:
-            yield [await stack.enter_async_context(hold(name, "a rebuild", wait_s=wait_s)) for name in names]
+            held = (hold(name, "a rebuild", wait_s=wait_s, eager=True) for name in names)
+            yield [await stack.enter_async_context(one) for one in held]
 
     # -- while nobody else writes --------------------------------------------------------------------------------------
 
     async def _arrive(self, copier: Copier, writer: Writer, run: Run) -> None:
         live, beside = self._live.key, self._beside.key
-        names = (f"run/{beside}", f"run/{live}", f"publish/{live}", f"publish/{beside}")
+        # Readers' build first: who holds that may want the other one, to remove a document from both.
+        names = (f"run/{live}", f"publish/{live}", f"run/{beside}", f"publish/{beside}")
         for attempt in range(_ATTEMPTS):
             async with self._held(*names, wait_s=self._options.wait_s) as leases:
                 patient = attempt + 1 == _ATTEMPTS

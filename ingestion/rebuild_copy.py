@@ -256,7 +256,7 @@ class Copier:
         async with self._budget.taken(theirs.size):
             with self._report.timed("read"):
                 text = await self._try(self._parts.catalog.text, self._live.collection, theirs.uri)
-            same = text is not None and text.content_hash == text_hash(theirs.content_hash)
+            same = text is not None and text_hash(text.content_hash) == text_hash(theirs.content_hash) != ""
             if not same:
                 done.lack(theirs.uri, NO_TEXT if text is None else OTHER_TEXT)
             if text is None or not (same or self._force):

@@ -60,7 +60,7 @@ class Mirror:
         )
 
     def content_hash(self, theirs: DocumentRecord) -> str:
-        """What our document made of the same text has for a content hash."""
+        """That of the same content, made by our recipe."""
         return marked(self._beside.recipe, text_hash(theirs.content_hash))
 
     def fingerprint(self, theirs: DocumentRecord) -> str:
@@ -72,9 +72,9 @@ class Mirror:
         return theirs.state in ("parsed", "written", "gone") and theirs.snapshot > self._live.snapshot
 
     def _alike(self, theirs: DocumentRecord, ours: DocumentRecord) -> bool:
-        """Whether both are made of the same text, and ours as it would be made now."""
+        """Whether both are made of the same content, and ours as it would be made now."""
         text = text_hash(theirs.content_hash)
-        return bool(text) and ours.content_hash in (text, marked(self._beside.recipe, text))
+        return bool(text) and ours.content_hash == marked(self._beside.recipe, text)
 
     def _done(self, ours: DocumentRecord) -> bool:
         """Whether our rows are those that the record tells of."""
@@ -105,8 +105,5 @@ async def paired(
 
 
 def text_hash(content_hash: str) -> str:
-    """The content hash under which the catalog keeps the text: that of the bytes, by the recipe that first read them.
-
-    A document that is rebuilt has the mark of its build's recipe before it.
-    """
+    """The part of a content hash that is the same for every recipe."""
     return content_hash.rpartition(":")[2]

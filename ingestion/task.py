@@ -105,7 +105,8 @@ class Reader:
         self._settings = settings
         self._collection = collection
         self._tenant = tenant
-        self._hash = hashlib.sha256(made_by(recipe).encode())
+        # The recipe is told by the mark: builds of other recipes know the same content by the same hash.
+        self._hash = hashlib.sha256(f"{load.VERSION}/".encode())
         self._budget = Budget(_BYTES)
 
     @property
@@ -161,7 +162,7 @@ class Reader:
         kind = body.format or PurePosixPath(name).suffix.lower()
         digest.update(json.dumps([kind, body.title, told], sort_keys=True, default=str).encode("utf-8", "replace"))
         digest.update(data)
-        return digest.hexdigest()
+        return marked(self._recipe, digest.hexdigest())
 
 
 def made_by(recipe: Recipe) -> str:
@@ -170,7 +171,7 @@ def made_by(recipe: Recipe) -> str:
 
 
 def marked(recipe: Recipe, fingerprint: str) -> str:
-    """A source's fingerprint as the catalog keeps it: what another recipe made is not the same. '' stays ''."""
+    """A fingerprint or a hash as the catalog keeps it: what another recipe made is not the same. '' stays ''."""
     return f"{_mark(recipe)}:{fingerprint}" if fingerprint else ""
 
 

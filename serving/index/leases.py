@@ -31,6 +31,8 @@ from serving.index.database import Database
 #: Between two looks at a lease that somebody else holds, seconds: the first, and the longest.
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 0.5
+#: The same for who would otherwise never get it: shorter than what a writer does between letting go and taking again.
+_EAGER_S = 0.02
 
 
 class Lease:
@@ -120,13 +122,17 @@ class Leases(Part):
     """All leases of one tenant. Every call raises CatalogUnavailable."""
 
     @asynccontextmanager
-    async def hold(self, name: str, doing: str, *, wait_s: float = 0.0, ttl_s: float = 30.0) -> AsyncIterator[Lease]:
+    async def hold(
+        self, name: str, doing: str, *, wait_s: float = 0.0, ttl_s: float = 30.0, eager: bool = False
+    ) -> AsyncIterator[Lease]:
         """Hold a lease for the block. `doing` says what for, to those who have to wait.
+
+        `eager`: gets it between two others who take it in turns without a pause.
 
         Raises WriterBusy when somebody else still holds it after `wait_s` seconds.
         """
         lease = Lease(self._database, self._tenant, _holder(name, doing), ttl_s)
-        await _acquired(lease, wait_s)
+        await _acquired(lease, wait_s, _EAGER_S if eager else _LONGEST_LOOK_S)
         done = asyncio.Event()
         renewal = asyncio.create_task(lease.renew_until(done))
         try:
@@ -145,16 +151,16 @@ class Leases(Part):
         return [holder for holder in found if not _dead(holder)]
 
 
-async def _acquired(lease: Lease, wait_s: float) -> None:
+async def _acquired(lease: Lease, wait_s: float, longest_s: float) -> None:
     deadline = time.monotonic() + wait_s
-    pause = _FIRST_LOOK_S
+    pause = min(_FIRST_LOOK_S, longest_s)
     while (holder := await _looked(lease)) is not None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise WriterBusy(_busy(holder))
         # At different moments, or those that wait would meet again and again.
         await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))
-        pause = min(2 * pause, _LONGEST_LOOK_S)
+        pause = min(2 * pause, longest_s)
 
 
 async def _looked(lease: Lease) -> Holder | None:

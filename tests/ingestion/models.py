@@ -15,7 +15,7 @@ def make_embedding_model(folder: Path, *, dimension: int = 48, max_tokens: int =
     """Saves it and gives its folder. Takes about a second; another seed gives other vectors for the same texts."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
