@@ -35,7 +35,7 @@ def operation_of(operation: Operation) -> dict[str, Any]:
 
 def queued(uris: Sequence[str]) -> list[dict[str, Any]]:
     """The documents of an operation that nobody has begun."""
-    return [{"id": document_id(uri), "uri": uri, "state": "queued"} for uri in uris]
+    return [{"id": document_id(uri), "uri": uri, "state": "queued", "reason": "", "chunks": None} for uri in uris]
 
 
 def collection_of(collection: Collection, published_at: float) -> dict[str, Any]:
@@ -97,4 +97,4 @@ def uri_of(cursor: str) -> str:
 
 
 def _document(document: dict[str, Any]) -> dict[str, Any]:
-    return {**document, "reason": document.get("reason") or None}
+    return {**document, "reason": document["reason"] or None}
