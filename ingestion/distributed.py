@@ -114,9 +114,10 @@ class ClusterWork:
         answering.add_done_callback(self._answered)
         try:
             blocks = await asyncio.to_thread(self._blocks, desk, private)
-            while (rows := await asyncio.to_thread(next, blocks, None)) is not None:
-                for done in unpickled(rows):
-                    self._take(done)
+            while (bundle := await asyncio.to_thread(next, blocks, None)) is not None:
+                for block in bundle.block_refs:
+                    for done in unpickled(await block):
+                        self._take(done)
         finally:
             await asyncio.wait([answering, asyncio.ensure_future(desk.close.remote())], timeout=_STOP_S)
             answering.cancel()
@@ -130,8 +131,8 @@ class ClusterWork:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         embed = not assignment.dry
         stages = pipeline(make, desk, workers=self._workers, fixed=private, gpus=gpus, embed=embed)
-        # Prefetching waits for the block behind the next one, which may never come without this one.
-        return iter(stages.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        bundles: Iterator[Any] = stages.iter_internal_ref_bundles()
+        return bundles
 
     def _take(self, done: Done) -> None:
         if done.error is not None:

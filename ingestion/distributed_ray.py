@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import ray
+from ray._private import auto_init_hook
 from ray.data import DataContext
 
 from serving.errors import ConfigurationError, WorkersUnavailable
@@ -103,7 +104,9 @@ def _hush() -> None:
 
 
 def _prepare() -> None:
-    """Ray Data, for our pipeline. The progress bar is ours."""
+    """Ray and Ray Data, for our pipeline. The progress bar is ours."""
+    # What is still running in a thread when we leave must not start or join another Ray.
+    auto_init_hook.enable_auto_connect = False
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
