@@ -25,6 +25,8 @@ _LEAST = 30
 _QUESTION_CHARACTERS = 8_000
 #: The step between two scores that the order of the mode puts against the order of their similarities.
 _STEP = 1e-6
+#: Collections, and models, that are remembered.
+_REMEMBERED = 1_000
 #: White space that a chunker may leave out between two chunks that still touch, characters.
 _GAP = 3
 
@@ -37,8 +39,24 @@ class Collections(Protocol):
         ...
 
 
+class EmbeddingModels(Protocol):
+    """Embedding models by their names."""
+
+    async def embed(self, texts: Sequence[str], *, model: str | None) -> Vectors:
+        """As `types.Embedder`. Raises ConfigurationError, too, for a model that cannot be loaded."""
+        ...
+
+    def prepare(self, model: str) -> None:
+        """Load it in the background: it will be asked for."""
+        ...
+
+
 class HybridRetriever:
-    """Implements `answer.Retriever` over an embedder, a store and a catalog. Holds no state."""
+    """Implements `answer.Retriever` over an embedder, a store and a catalog.
+
+    Holds no state but what it saw last: the model of each collection, so that a question is embedded while the catalog
+    is read. When readers were switched to another build meanwhile, it is embedded again.
+    """
 
     def __init__(
         self,
@@ -47,25 +65,27 @@ class HybridRetriever:
         catalog: Collections,
         settings: RetrievalSettings,
         embedding_model: str | None = None,
+        models: EmbeddingModels | None = None,
     ) -> None:
-        """With `embedding_model`, a collection of another model is refused even where its vectors have equal length."""
+        """`embedder` is that of `embedding_model`; collections of another one need `models`, or are refused."""
         self._embedder = embedder
         self._searcher = searcher
         self._catalog = catalog
         self._rrf_k = settings.rrf_k
         self._embedding_model = embedding_model
+        self._models = models
+        self._seen: dict[str, str] = {}
+        self._prepared: set[str] = set()
 
     async def retrieve(self, question: str, options: RetrievalOptions) -> Retrieved:
         """Raises UnknownCollection, InvalidFilter, IndexUnavailable, CatalogUnavailable, EmbedderUnavailable.
 
-        ConfigurationError when the collection was made with another embedding model.
+        ConfigurationError when the collection's embedding model cannot be had here.
         """
         expression = compile_filter(options.filter)
         text = question[:_QUESTION_CHARACTERS]
         began = time.perf_counter()
-        collection, vectors = await asyncio.gather(
-            self._catalog.collection(options.collection), self._embedder.embed([text])
-        )
+        collection, vectors = await self._embedded(options.collection, text)
         embedded = time.perf_counter()
         if collection.generation == 0:
             return Retrieved((), 0, {"embed": _ms(embedded - began), "search": 0.0})
@@ -90,15 +110,57 @@ class HybridRetriever:
         timings = {"embed": _ms(embedded - began), "search": _ms(time.perf_counter() - embedded)}
         return Retrieved(tuple(passages), collection.generation, timings)
 
+    async def _embedded(self, name: str, text: str) -> tuple[Collection, Vectors]:
+        """The collection as it is now, and the question by its model."""
+        expected = self._seen.get(name, self._embedding_model)
+        first = asyncio.create_task(self._embed(expected, text))
+        try:
+            collection = await self._catalog.collection(name)
+            self._prepare(collection.preparing)
+            if self._models is None or collection.model == expected:
+                return collection, await first
+        finally:
+            await _ended(first)
+        self._remember(collection)
+        return collection, await self._embed(collection.model, text)
+
+    async def _embed(self, model: str | None, text: str) -> Vectors:
+        if self._models is None or model == self._embedding_model:
+            return await self._embedder.embed([text])
+        return await self._models.embed([text], model=model)
+
+    def _prepare(self, model: str) -> None:
+        """Readers will be switched to a build of this model: it is loaded before they are."""
+        if not model or self._models is None or model in self._prepared:
+            return
+        if len(self._prepared) >= _REMEMBERED:
+            self._prepared.clear()
+        self._prepared.add(model)
+        self._models.prepare(model)
+
+    def _remember(self, collection: Collection) -> None:
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen[collection.name] = collection.model
+
     def _same_model(self, collection: Collection, vectors: Vectors) -> None:
         dimension = vectors.shape[1]
-        same = self._embedding_model in (None, collection.model)
+        same = self._models is not None or self._embedding_model in (None, collection.model)
         if not same or schema.dimension_of(collection.index) != dimension:
             raise ConfigurationError(
-                f"Collection {collection.name!r} was built with another embedding model ({collection.model!r}, index "
-                f"{collection.index!r}) than the one that serves now. Set ANCHORAGE_EMBEDDER__MODEL to that one, or "
-                "ingest again into a new collection."
+                f"Collection {collection.name!r} was made with another embedding model ({collection.model!r}, index "
+                f"{collection.index!r}) than the one that answers here (vectors of {dimension} dimensions). Give "
+                "the server that model (ANCHORAGE_EMBEDDER__MODEL), or make the collection anew by this one: "
+                f"`anchorage rebuild -c {collection.name}`."
             )
+
+
+async def _ended(task: asyncio.Task[Vectors]) -> None:
+    """Whatever it came to: nobody needs it any more, or its result is known."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 def _without_duplicates(hits: Sequence[Hit]) -> list[Hit]:

@@ -63,6 +63,9 @@ class EmbedderSettings(_Group):
         0, ge=0, description="Tokens per forward pass in bulk work; 0: 512 on a CPU, 16,384 on a GPU."
     )
     replicas: int = Field(1, ge=1, description="Embedder replicas in Ray Serve.")
+    max_models: int = Field(
+        3, ge=2, description="Embedding models that a replica holds at most: this one, and those of other collections."
+    )
     max_batch_size: int = Field(32, gt=0, description="Concurrent queries joined into one forward pass.")
     batch_wait_s: float = Field(0.002, ge=0, description="How long a query waits for company, seconds.")
 

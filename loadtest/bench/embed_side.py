@@ -61,7 +61,7 @@ class Ours:
     """`LocalEmbedder` as ingestion calls it, and behind the Embedder deployment's `Batches`."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
-        from serving.deployments.embedder import Batches
+        from serving.deployments.batches import Batches
         from serving.index.embedder import LocalEmbedder
 
         self._model = LocalEmbedder(settings)

@@ -65,7 +65,9 @@ class Api:
     async def _services(self) -> Services:
         settings = self._settings
         name, dimension = await self._embedder.describe()
-        retriever = HybridRetriever(self._embedder, self._milvus, self._catalog, settings.retrieval, name)
+        retriever = HybridRetriever(
+            self._embedder, self._milvus, self._catalog, settings.retrieval, name, self._embedder
+        )
         probes: dict[str, Probe] = {
             "milvus": self._milvus.ping,
             "catalog": self._catalog.ping,

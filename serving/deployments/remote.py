@@ -23,22 +23,33 @@ _LOOK_S = 1.0
 
 
 class RemoteEmbedder:
-    """Implements `types.Embedder` on the Embedder deployment."""
+    """Implements `types.Embedder` and `retrieval.EmbeddingModels` on the Embedder deployment."""
 
     def __init__(self, handle: Any) -> None:
+        self._whole = handle
         self._handle = handle.options(**_DIRECT)
+        self._preparing: set[asyncio.Task[None]] = set()
 
-    async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors:
-        """`bulk` work goes behind that of questions."""
-        vectors: Vectors = await self._call("embed", list(texts), bulk)
+    async def embed(self, texts: Sequence[str], *, bulk: bool = False, model: str | None = None) -> Vectors:
+        """`bulk` work goes behind that of questions. Without `model`, by that of the settings.
+
+        Raises EmbedderUnavailable, ConfigurationError for a model that cannot be loaded.
+        """
+        vectors: Vectors = await self._call("embed", list(texts), bulk, model)
         return vectors
+
+    def prepare(self, model: str) -> None:
+        """Have every replica load a model that will be asked for, in the background; as well as it can be had."""
+        task = asyncio.create_task(self._prepare(model))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
         return int(await self._call("count_tokens", list(texts)))
 
-    async def describe(self) -> tuple[str, int]:
-        """Name and dimension of the model."""
-        name, dimension = await self._call("describe")
+    async def describe(self, model: str | None = None) -> tuple[str, int]:
+        """Name and dimension of a model. Raises as `embed`."""
+        name, dimension = await self._call("describe", model)
         return name, dimension
 
     async def ping(self) -> None:
@@ -49,6 +60,11 @@ class RemoteEmbedder:
         with answered(EmbedderUnavailable, "The embedder"):
             async with asyncio.timeout(_EMBED_S):
                 return await getattr(self._handle, method).remote(*args)
+
+    async def _prepare(self, model: str) -> None:
+        with suppress(EmbedderUnavailable), answered(EmbedderUnavailable, "The embedder"):
+            async with asyncio.timeout(_EMBED_S):
+                await self._whole.broadcast("prepare", model).results_async()
 
 
 class RemoteLlm:

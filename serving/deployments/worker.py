@@ -93,17 +93,13 @@ class ModelOf:
         self._name = name
 
     async def dimension(self) -> int:
-        """Raises ConfigurationError when the deployment has another model."""
-        name, dimension = await self._embedder.describe()
-        if name != self._name:
-            raise ConfigurationError(
-                f"The collection is made with the embedding model {self._name!r}, and this server has {name!r}."
-            )
+        """Raises ConfigurationError when the model cannot be loaded, EmbedderUnavailable."""
+        _, dimension = await self._embedder.describe(self._name)
         return dimension
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Raises EmbedderUnavailable, ConfigurationError."""
         dimension = await self.dimension()
         slices = [texts[at : at + _TEXTS] for at in range(0, len(texts), _TEXTS)]
-        parts = [await self._embedder.embed(some, bulk=True) for some in slices]
+        parts = [await self._embedder.embed(some, bulk=True, model=self._name) for some in slices]
         return np.concatenate(parts) if parts else np.empty((0, dimension), np.float32)

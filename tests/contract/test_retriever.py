@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.answer import RetrievalOptions
 from serving.errors import ConfigurationError, InvalidFilter, UnknownCollection
 from serving.index import schema
 from serving.index.catalog import Catalog
-from serving.index.catalog_models import Recipe
+from serving.index.catalog_models import Build, Recipe
 from serving.index.embedder import LocalEmbedder
 from serving.index.milvus import Milvus
-from serving.index.types import Chunk, Document, Passage, StoredChunk, chunk_id
+from serving.index.types import Chunk, Document, Passage, StoredChunk, Vectors, chunk_id
 from serving.retrieval import HybridRetriever
 from serving.settings import EmbedderSettings, IndexSettings, RetrievalSettings, SearchMode
 from tests.contract.conftest import MilvusLiteServer
@@ -198,7 +199,7 @@ async def test_any_question_can_be_asked(parts: Parts, question: str, mode: Sear
 
 
 async def test_another_embedding_model_is_refused(parts: Parts) -> None:
-    """A collection of another model says so instead of giving nonsense, equal dimensions or not."""
+    """Where no other can be had, a collection of one says so instead of giving nonsense, equal dimensions or not."""
     for recipe in (Recipe("other", 384, 200), Recipe(parts.embedder.name, 768, 200)):
         name = f"c{recipe.dimension}"
         run = await parts.catalog.begin_run(await parts.catalog.create(name, recipe), "bulk")
@@ -208,3 +209,60 @@ async def test_another_embedding_model_is_refused(parts: Parts) -> None:
         )
         with pytest.raises(ConfigurationError, match="another embedding model"):
             await retriever.retrieve("bread", options(collection=name))
+
+
+class Several:
+    """Embedding models by name: unit vectors that point one way for each model, and a list of who was asked."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.asked: list[str] = []
+        self.prepared: list[str] = []
+        self._broken = broken
+
+    async def embed(self, texts: Sequence[str], *, model: str | None) -> Vectors:
+        self.asked.append(str(model))
+        if model == self._broken:
+            raise ConfigurationError(f"{model} cannot be loaded")
+        vectors = np.zeros((len(texts), 8), dtype=np.float32)
+        vectors[:, int(str(model)[-1])] = 1.0
+        return vectors
+
+    def prepare(self, model: str) -> None:
+        self.prepared.append(model)
+
+
+async def test_a_question_is_embedded_by_the_model_of_the_build_that_readers_read(parts: Parts) -> None:
+    """Before, at and after a switch, by a retriever that lives through it; the new model is loaded ahead, once."""
+    models = Several()
+    retriever = HybridRetriever(
+        parts.embedder, parts.store, parts.catalog, RetrievalSettings(), parts.embedder.name, models
+    )
+    build = await parts.catalog.create("switched", Recipe("tiny-1", 8, 200))
+    await publish_one(parts, build, "first")
+    for _ in range(3):
+        found = await retriever.retrieve("anything", options(collection="switched", mode="dense"))
+        assert [passage.text for passage in found.passages] == ["first"]
+    assert models.asked == ["tiny-1"] * 3
+
+    beside = await parts.catalog.add_build("switched", Recipe("tiny-2", 8, 200))
+    await publish_one(parts, beside, "second")
+    for _ in range(3):
+        await retriever.retrieve("anything", options(collection="switched", mode="dense"))
+    assert models.prepared == ["tiny-2"]
+    await parts.catalog.switch("switched", beside.key)
+    models._broken = "tiny-1"  # it may be gone from the server
+    for _ in range(3):
+        found = await retriever.retrieve("anything", options(collection="switched", mode="dense"))
+        assert [(passage.text, passage.score > 0.99) for passage in found.passages] == [("second", True)]
+    assert models.asked[6:] == ["tiny-1", *["tiny-2"] * 3]
+
+
+async def publish_one(parts: Parts, build: Build, text: str) -> None:
+    """One chunk, whose vector is its build's model's."""
+    await parts.store.ensure(build.index, build.recipe.dimension)
+    (vector,) = await Several().embed([text], model=build.recipe.model)
+    run = await parts.catalog.begin_run(build, "bulk")
+    chunk = Chunk(chunk_id("t", "switched", "u", text, 0), "u", "", text, 0, len(text), (), 0)
+    await parts.store.upsert(build.index, [StoredChunk(run.build, chunk, vector, born=run.snapshot)])
+    await parts.store.flush(build.index)
+    await parts.catalog.publish(run, chunks=1, summary={})

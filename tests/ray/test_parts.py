@@ -14,7 +14,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from serving.deployments import build
 from serving.deployments.builder import read_settings
-from serving.deployments.embedder import Batches
+from serving.deployments.batches import Batches
 from serving.deployments.exposition import merge
 from serving.deployments.watch import stage_of
 from serving.errors import ConfigurationError, EmbedderUnavailable
