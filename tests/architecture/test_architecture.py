@@ -81,6 +81,7 @@ COMMANDS = (
     "ingestion.cli_forget",
     "ingestion.cli_generations",
     "ingestion.cli_opened",
+    "ingestion.cli_rebuild",
 )
 COMMANDS_MAY = (
     "ingestion",
