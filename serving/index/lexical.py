@@ -45,8 +45,11 @@ def lexical(text: str) -> str:
 
 
 def _terms(text: str) -> Iterator[str]:
-    for match in _NAME.finditer(text):
-        name = match.group()
+    for name in _NAME.findall(text):
+        if name.isalnum():  # nearly all words: no connector, so one part
+            if name not in _STOP_WORDS:
+                yield _stem(name)
+            continue
         parts = _PART.findall(_APOSTROPHE.sub("", name))
         for part in parts:
             if part not in _STOP_WORDS:
