@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import random
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -282,3 +288,77 @@ async def test_what_nobody_may_switch_to(shelf: Shelf, model: str) -> None:
     assert (held.switched, len(held.obstacles)) == (False, 1)
     await shelf.parts.catalog.unpin(now.build)
     assert (await rebuilt(shelf, model)).switched
+
+
+async def test_killed_anywhere_the_same_command_completes_it(shelf: Shelf, model: str, tmp_path: Path) -> None:
+    """After any number of kill -9 the new build is that of an undisturbed one; readers never notice."""
+    dice = random.Random(5)
+    for number in range(24):
+        shelf.put(f"{number}.md", PAGE.format(number, 1))
+    await shelf.ingest()
+    before = await seen(shelf.parts, shelf.collection)
+    arguments = ["rebuild", "-c", shelf.collection, "--model", model, "--chunk-tokens", str(TOKENS)]
+    kills = 0
+    async with commands(shelf) as run:
+        for attempt in range(20):
+            code = await run([*arguments, "--json"], kill_after=dice.uniform(0.05, 0.6) * (1 + attempt))
+            if code == 0:
+                break
+            kills += 1
+            now = await shelf.parts.catalog.collection(shelf.collection)
+            if now.build == shelf.collection:
+                same(await seen(shelf.parts, shelf.collection), before)
+        assert await run([*arguments, "--json"]) == 0
+        assert kills >= 3
+        found = await seen(shelf.parts, shelf.collection)
+        async with scratch(shelf, model, TOKENS, tmp_path) as wanted:
+            same(found, wanted)
+        assert [build.state for build in await shelf.parts.catalog.builds(shelf.collection)] == ["ready", "ready"]
+        assert await run(["builds", "-c", shelf.collection]) == 0
+        assert await run(["builds", "switch", "7", "-c", shelf.collection]) == 2
+        assert await run(["builds", "switch", "1", "-c", shelf.collection]) == 0
+        assert await run(["builds", "drop", "2", "-c", shelf.collection]) == 0
+    same(await seen(shelf.parts, shelf.collection), before)
+
+
+class Run(Protocol):
+    async def __call__(self, arguments: list[str], *, kill_after: float | None = None) -> int:
+        """The exit code of a command; negative when it was killed."""
+        ...
+
+
+@asynccontextmanager
+async def commands(shelf: Shelf) -> AsyncIterator[Run]:
+    """Runs `anchorage ...` on the shelf's store and catalog, in forks of a process that has imported everything."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.ingestion.forked",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=shelf.environment,
+    )
+    assert process.stdin
+    assert process.stdout
+    stdin, stdout = process.stdin, process.stdout
+
+    async def line() -> str:
+        return (await asyncio.wait_for(stdout.readline(), 120)).decode().strip()
+
+    async def run(arguments: list[str], *, kill_after: float | None = None) -> int:
+        data_dir = ["--data-dir", str(shelf.folder.parent / "data")]
+        stdin.write((json.dumps([*arguments, *data_dir]) + "\n").encode())
+        pid = int(await line())
+        ended = asyncio.create_task(line())
+        if kill_after is not None:
+            await asyncio.wait([ended], timeout=kill_after)
+            if not ended.done():
+                os.kill(pid, signal.SIGKILL)
+        return int(await ended)
+
+    try:
+        assert await line() == "ready"
+        yield run
+    finally:
+        process.kill()
+        await process.wait()
