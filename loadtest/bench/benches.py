@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.progress import Progress
 
 from loadtest.bench import embed as _embed
 from loadtest.bench import fidelity as _fidelity
+from loadtest.bench import growth as _growth
+from loadtest.bench import ingest as _ingest
 from loadtest.bench import memory as _memory
 from loadtest.bench import relay as _relay
 from loadtest.bench import search as _search
 from loadtest.bench import servers
 from loadtest.bench import ttft as _ttft
+from loadtest.bench import writes as _writes
+from loadtest.bench.growth_plot import keep
+from loadtest.bench.machine import describe
 from loadtest.bench.processes import free_port
 from loadtest.bench.search import ASKED
 from loadtest.bench.servers import Pace
@@ -63,6 +71,23 @@ async def search(chunks: int, rounds: int, progress: Progress, *, quick: bool) -
 
 async def embed(passages: int, rounds: int, progress: Progress, *, quick: bool) -> Result:
     return await _embed.measure(passages, rounds, 100 if quick else 200, progress)
+
+
+async def ingest(documents: int, rows: int, rounds: int, progress: Progress, *, peers: bool) -> Result:
+    pipeline = await _ingest.measure(documents, rounds, peers=peers, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="anchorage-bench-", ignore_cleanup_errors=True) as folder:
+        store = await _writes.measure(rows, rounds, Path(folder), progress)
+    return Result([*pipeline.rows, *store.rows], [*pipeline.notes, *store.notes])
+
+
+async def growth(chunks: int, results: Path | None, progress: Progress) -> Result:
+    """`results`: the folder that keeps the numbers, with where they were measured, and the picture of them."""
+    machine = describe()
+    result, points, line = await _growth.measure(chunks, progress)
+    if results is not None:
+        await asyncio.to_thread(keep, points, line, machine, results)
+        result.notes.append(f"kept in {results / 'growth.json'} and {results / 'growth.svg'}")
+    return result
 
 
 async def fidelity(chunks: int, questions: int, progress: Progress) -> Result:

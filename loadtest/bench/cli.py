@@ -101,6 +101,38 @@ def embed(
 
 
 @app.command()
+def ingest(
+    rounds: Rounds = 5,
+    documents: Annotated[int, typer.Option(min=1, help="Documents of 2 kB.")] = 2_000,
+    rows: Annotated[int, typer.Option(min=100, help="Rows that are written to the store alone.")] = 10_000,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Without LlamaIndex and Haystack.")] = False,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Ingestion against embedding alone and against the peers' pipelines, done again, and writes to the store."""
+    from loadtest.bench import benches
+
+    if quick:
+        rounds, documents, rows = 1, min(documents, 40), min(rows, 1_000)
+    finish("ingest", lambda progress: benches.ingest(documents, rows, rounds, progress, peers=not no_peers), json=json)
+
+
+@app.command()
+def growth(
+    chunks: Annotated[int, typer.Option(min=1_000, help="Chunks in the largest collection.")] = 100_000,
+    results: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to keep numbers and plot in.")] = None,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """From a thousand chunks to many: time, memory and disk, and whether the time is a straight line."""
+    from loadtest.bench import benches
+
+    if quick:
+        chunks = 1_000
+    finish("growth", lambda progress: benches.growth(chunks, results, progress), json=json)
+
+
+@app.command()
 def fidelity(
     chunks: Annotated[int, typer.Option(min=100, help="Chunks in the collection.")] = 10_000,
     questions: Annotated[int, typer.Option(min=1, max=400)] = 200,

@@ -55,7 +55,7 @@ class Loaded:
 async def load(settings: IndexSettings, embedder: Embedder, model: str, chunks: int, *, distinct: int = 400) -> Loaded:
     """Write and publish `chunks` chunks as collection `bench`, through the index's own contract."""
     generator = random.Random(7)
-    texts = [_text(generator, number) for number in range(chunks)]
+    texts = [paragraph(generator, number) for number in range(chunks)]
     bases = await embedder.embed(texts[:distinct])
     vectors = _near(bases, chunks)
     store, catalog = Milvus.connect(settings), Catalog.connect(settings)
@@ -109,13 +109,10 @@ def _stored(tenant: str, texts: Sequence[str], vectors: Vectors, born: int) -> I
 
 def _records(written: Sequence[StoredChunk], snapshot: int) -> list[DocumentRecord]:
     counts = Counter(stored.chunk.uri for stored in written)
-    return [
-        DocumentRecord(uri, "bench", "written", snapshot, title=uri, chunks=count)
-        for uri, count in counts.items()
-    ]
+    return [DocumentRecord(uri, "bench", "written", snapshot, title=uri, chunks=count) for uri, count in counts.items()]
 
 
-def _text(generator: random.Random, number: int) -> str:
+def paragraph(generator: random.Random, number: int) -> str:
     """About 150 words, with a rare word of its own."""
     sentences = [_sentence(generator) for _ in range(14)]
     return " ".join([*sentences, f"See case {number}."])

@@ -65,14 +65,16 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, min(len(ordered), -int(-share * len(ordered) // 1)) - 1)]
 
 
-async def interleave(sides: Mapping[str, Measure], rounds: int, progress: Progress | None = None) -> Samples:
+async def interleave(
+    sides: Mapping[str, Measure], rounds: int, progress: Progress | None = None, *, warm_up: bool = True
+) -> Samples:
     """Run every side once (not counted, to warm up), then `rounds` times in turn.
 
     A round that the client spoiled is repeated; raises VoidRound when that happens too often.
     """
-    task = progress.add_task("rounds", total=(rounds + 1) * len(sides)) if progress else None
+    task = progress.add_task("rounds", total=(rounds + warm_up) * len(sides)) if progress else None
     samples: dict[str, list[Sample]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
+    for turn in range(1 - warm_up, rounds + 1):
         for name, measure in sides.items():
             sample = await _valid(name, measure)
             if turn:
