@@ -113,7 +113,10 @@ class Runs(Part):
     ) -> None:
         now = await self._database.now(connection)
         mine = self._mine(runs, build=run.build)
-        seen = {"generation": built.generation + 1, "documents": held[0], "chunks": held[1]}
+        # Counted over all builds, so that the number never falls for readers who are switched to a newer build.
+        latest = select(func.max(builds.c.generation)).where(*self._mine(builds, collection=run.collection))
+        generation = (await connection.execute(latest)).scalar_one() + 1
+        seen = {"generation": generation, "documents": held[0], "chunks": held[1]}
         done = {
             "state": "published",
             "kind": run.kind,

@@ -81,7 +81,7 @@ async def test_a_build_is_made_beside_the_live_one(catalog: Catalog) -> None:
     await published(catalog, beside, chunks=5)
     assert (await catalog.collection("docs")).preparing == "model-b"
     switched = await catalog.switch("docs", beside.key)
-    assert (switched.live, switched.state, switched.generation) == (True, "ready", 1)
+    assert (switched.live, switched.state, switched.generation) == (True, "ready", 2)
     assert await catalog.collection("docs") == Collection(
         "docs", 1, 1 << 20, "docs~2", OTHER.index, "model-b", 1, 5, preparing=""
     )
