@@ -83,7 +83,7 @@ async def test_a_build_is_made_beside_the_live_one(catalog: Catalog) -> None:
     switched = await catalog.switch("docs", beside.key)
     assert (switched.live, switched.state, switched.generation) == (True, "ready", 2)
     assert await catalog.collection("docs") == Collection(
-        "docs", 1, 1 << 20, "docs~2", OTHER.index, "model-b", 1, 5, preparing=""
+        "docs", 2, 1 << 20, "docs~2", OTHER.index, "model-b", 1, 5, preparing=""
     )
     assert [build.live for build in await catalog.builds("docs")] == [False, True]
 
