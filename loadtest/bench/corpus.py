@@ -112,10 +112,10 @@ def _records(written: Sequence[StoredChunk], snapshot: int) -> list[DocumentReco
     return [DocumentRecord(uri, "bench", "written", snapshot, title=uri, chunks=count) for uri, count in counts.items()]
 
 
-def paragraph(generator: random.Random, number: int) -> str:
-    """About 150 words, with a rare word of its own."""
-    sentences = [_sentence(generator) for _ in range(14)]
-    return " ".join([*sentences, f"See case {number}."])
+def paragraph(generator: random.Random, number: int, sentences: int = 14) -> str:
+    """Sentences of 11 words, and a rare word of its own."""
+    spoken = [_sentence(generator) for _ in range(sentences)]
+    return " ".join([*spoken, f"See case {number}."])
 
 
 def _sentence(generator: random.Random) -> str:

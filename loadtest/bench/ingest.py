@@ -24,7 +24,7 @@ from pymilvus import MilvusClient
 from rich.progress import Progress
 
 from loadtest.bench.client import BenchError
-from loadtest.bench.ingest_documents import Corpus, change, texts_of, write_chunks, write_documents
+from loadtest.bench.ingest_documents import VARYING, Corpus, change, texts_of, write_chunks, write_documents
 from loadtest.bench.ingest_peers import interpreter
 from loadtest.bench.ingest_process import command, working
 from loadtest.bench.raw import connect
@@ -197,7 +197,7 @@ class Sides:
 
 
 async def measure(documents: int, rounds: int, *, peers: bool, progress: Progress | None = None) -> Result:
-    """`documents` of two sections and about 2 kB each."""
+    """`documents` of three sections and about 2 kB each."""
     played = PEERS if peers else ()
     pythons = {peer.name: await interpreter(peer.module) for peer in played}
     with tempfile.TemporaryDirectory(prefix="anchorage-bench-", ignore_cleanup_errors=True) as name:
@@ -209,7 +209,7 @@ async def measure(documents: int, rounds: int, *, peers: bool, progress: Progres
 
 
 def _corpora(folder: Path, documents: int) -> tuple[Corpus, Corpus]:
-    write_documents(folder / "first", documents)
+    write_documents(folder / "first", documents, varying=VARYING)
     shutil.copytree(folder / "first", folder / "again")
     change(folder / "again", CHANGED)
     return tuple(write_chunks(folder / name, folder / f"{name}.json") for name in ("first", "again"))  # type: ignore[return-value]

@@ -28,7 +28,7 @@ from serving.errors import IndexUnavailable
 from serving.index.catalog import Catalog
 from serving.index.milvus import Milvus
 from serving.index.schema import index_name
-from serving.index.types import Chunk, SearchRequest, StoredChunk
+from serving.index.types import Chunk, SearchRequest, StoredChunk, Vectors
 from serving.settings import Settings
 from serving.stack import embedded_index, running_milvus
 from tests.ingestion.conftest import ANCHORAGE
@@ -125,6 +125,12 @@ def folder_of(folder: Path, first: int) -> Path:
     return folder
 
 
+def row(name: str, vector: Vectors) -> StoredChunk:
+    """One of the build `loose`, written past the catalog."""
+    chunk = Chunk(name, f"file:///{name}.md", "Loose", f"The loose row {name}.", 0, 0, (), 0)
+    return StoredChunk("loose", chunk, vector, born=1)
+
+
 async def command(desk: Desk, folder: Path, collection: str) -> None:
     """An ingestion by another process, which finds the running store by its data directory."""
     process = await asyncio.create_subprocess_exec(
@@ -201,6 +207,28 @@ async def test_everything_at_once_then_kill_9_loses_nothing(desk: Desk, pool: Pa
     assert counts == {"one": DOCUMENTS, "other": DOCUMENTS, "notes": UPLOADS}
 
 
+async def test_writers_side_by_side_lose_nothing_that_the_store_acknowledged(desk: Desk) -> None:
+    """Four of them, in small batches and without a flush, then kill -9: at the server itself, most rows were lost."""
+    numbers = np.random.default_rng(7)
+    writers = [Milvus.connect(desk.settings.index) for _ in range(4)]
+
+    async def write(writer: int) -> None:
+        for start in range(0, 200, 8):
+            vectors = numbers.normal(size=(8, DIMENSION)).astype(np.float32)
+            rows = [row(f"{writer}-{start + place}", vector) for place, vector in enumerate(vectors)]
+            await writers[writer].upsert(desk.index, rows)
+
+    try:
+        await writers[0].ensure(desk.index, DIMENSION)
+        await asyncio.gather(*(write(number) for number in range(4)))
+        desk.kill_store()
+        await answering(desk)
+        assert await writers[0].count(desk.index, "loose", 1) == 800
+    finally:
+        for writer in writers:
+            await writer.close()
+
+
 async def test_nothing_published_is_left_unflushed(desk: Desk, pool: ParserPool, tmp_path: Path) -> None:
     """Readers of a new generation, by an ingestion or an upload, never search rows by brute force."""
     await desk.ingest(folder_of(tmp_path / "one", 0), "one")
@@ -212,7 +240,5 @@ async def test_nothing_published_is_left_unflushed(desk: Desk, pool: ParserPool,
     assert desk.unflushed() == []
 
     # What the assertion would have seen: a row that nobody has flushed.
-    chunk = Chunk("0" * 40, "file:///loose.md", "Loose", "A loose row.", 0, 12, (), 0)
-    loose = StoredChunk("loose", chunk, np.full(DIMENSION, DIMENSION**-0.5, dtype=np.float32), born=1)
-    await desk.parts.store.upsert(desk.index, [loose])
+    await desk.parts.store.upsert(desk.index, [row("loose", np.ones(DIMENSION, dtype=np.float32))])
     assert desk.unflushed() != []
