@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ingestion.parts import open_parts
+from ingestion.patience import Patience
 from serving.errors import ConfigurationError, IndexUnavailable
 from serving.running import ProcessId, announce, running_server, sole_server
 from serving.settings import IndexSettings, Settings
@@ -215,10 +217,10 @@ async def test_a_server_that_dies_comes_back_at_its_address(tmp_path: Path) -> N
         first = running_milvus(tmp_path)
         assert first is not None
         psutil.Process(first.server.pid).kill()
-        async with asyncio.timeout(60):
-            while (second := running_milvus(tmp_path)) is None or second.server == first.server:
-                await asyncio.sleep(0.1)
-            while not await speaks_http2(second.port):
-                await asyncio.sleep(0.1)
+        await until(lambda: (now := running_milvus(tmp_path)) is not None and now.server != first.server)
+        second = running_milvus(tmp_path)
+        assert second is not None
         assert second.uri == settings.index.milvus_uri
+        async with open_parts(settings) as parts:
+            await Patience(60.0).call(parts.store.ping)
     assert running_milvus(tmp_path) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ingestion.load import SUFFIXES
-from ingestion.options import Options
+from ingestion.options import PLAIN, Options
 from ingestion.parts import Parts, open_parts
 from ingestion.pipeline import ingest
 from ingestion.report import IngestReport
@@ -66,7 +66,7 @@ class Shelf:
         return path
 
     async def ingest(
-        self, *sources: str | Path, collection: str | None = None, options: Options = Options(), **patterns: list[str]
+        self, *sources: str | Path, collection: str | None = None, options: Options = PLAIN, **patterns: list[str]
     ) -> IngestReport:
         texts = [str(source) for source in sources or (self.folder,)]
         found = parse_sources(texts, suffixes=SUFFIXES, **patterns)

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray.serve.schema import ServeDeploySchema
 
 from serving.deployments import build
-from serving.deployments.builder import read_settings
 from serving.deployments.batches import Batches
+from serving.deployments.builder import read_settings
 from serving.deployments.exposition import merge
 from serving.deployments.watch import stage_of
 from serving.errors import ConfigurationError, EmbedderUnavailable
