@@ -29,7 +29,7 @@ _SEEN: tuple[State, ...] = ("live", "written", "failed")
 
 
 class Publication:
-    """Publishes one run over a build. `leases` are those that the run stands on."""
+    """Publishes one run over a build. `leases` are those that the run stands on, the one to publish with last."""
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class Publication:
         if touched:
             with report.timed("publish"):
                 await self._check_leases()
-                await self._try(catalog.publish, run, chunks=stored, summary=summary(report.counts))
+                await self._try(
+                    catalog.publish, run, chunks=stored, summary=summary(report.counts), lease=self._leases[-1]
+                )
                 await self.purge()
         if forgotten:
             await self._try(catalog.forget, run.collection, forgotten, time.time())
@@ -96,6 +98,7 @@ class Publication:
                     documents_delta=change[0],
                     chunks_delta=change[1],
                     summary=summary(report.counts),
+                    lease=self._leases[-1],
                 )
                 await self.purge()
         await self.tell(report, published=touched)
