@@ -170,7 +170,7 @@ def _rows(points: Sequence[Point], line: Line) -> list[Row]:
     last = points[-1]
     if base is not None and base is not last:
         for kind, bar in (("seconds", SLOWER_BAR), ("cpu_s", None)):
-            rows.append(_slower_row(kind, base, last, bar))
+            rows.append(_slower_row(kind, points[0], base, last, bar))
     rows.append(_flush_row(last))
     return rows
 
@@ -186,11 +186,14 @@ def _point_row(point: Point) -> Row:
     )
 
 
-def _slower_row(kind: str, base: Point, last: Point, bar: float | None) -> Row:
-    here, there = (1000 * getattr(point, kind) / point.chunks for point in (last, base))
+def _slower_row(kind: str, first: Point, base: Point, last: Point, bar: float | None) -> Row:
+    """Both without the smallest size, which is starting and loading more than anything else."""
+    here, there = (
+        1000 * (getattr(point, kind) - getattr(first, kind)) / (point.chunks - first.chunks) for point in (last, base)
+    )
     name = {"seconds": "time", "cpu_s": "CPU time"}[kind]
     return Row(
-        f"{name} of a chunk at {last.chunks:,} / at {base.chunks:,}",
+        f"{name} of a chunk beyond {first.chunks:,}: up to {last.chunks:,} / up to {base.chunks:,}",
         f"{here:.2f} ms",
         f"{there:.2f} ms",
         f"{here / there:.2f}x",
