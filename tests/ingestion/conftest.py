@@ -112,7 +112,8 @@ def shelf(tmp_path: Path, embedded: Settings, parts: Parts, request: pytest.Fixt
     """An empty folder and a collection of its own. `environment` points a subprocess to the same Milvus and catalog."""
     folder = tmp_path / "docs"
     folder.mkdir()
-    name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name).strip("-")[:100]
+    # With its file: two tests of one name would share a collection.
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{request.node.path.stem}-{request.node.name}").strip("-")[:110]
     environment: dict[str, Any] = {
         **os.environ,
         "ANCHORAGE_INDEX__MILVUS_URI": embedded.index.milvus_uri,
