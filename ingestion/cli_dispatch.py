@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def dispatch_command(template: Template, name: Name, namespace: Namespace) -> None:
     """Run a copy of the RayJob TEMPLATE in this Kubernetes cluster, and wait for its end.
 
-    Meant for a CronJob (manifests/ingestion). Killed and started again with the same name, it goes on waiting.
+    Meant for a CronJob (manifests/base/ingestion). Killed and started again with the same name, it goes on waiting.
 
     Exit codes: 0 the job succeeded; 1 it failed, or could not be started; 2 there is no such template.
     """

@@ -29,6 +29,8 @@ def manifests(folder: str) -> dict[str, dict[str, Any]]:
     """One resource a file, by the file's name."""
     found = {}
     for path in sorted((ROOT / "manifests" / folder).glob("*.yaml")):
+        if path.stem == "kustomization":
+            continue
         (found[path.stem],) = yaml.safe_load_all(path.read_text())
     return found
 

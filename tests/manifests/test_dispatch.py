@@ -17,7 +17,7 @@ from serving.errors import ConfigurationError, NotFound, WorkersUnavailable
 from tests.manifests.schemas import check_custom, manifests
 
 JOBS = "/apis/ray.io/v1/namespaces/here/rayjobs"
-TEMPLATE = manifests("ingestion")["rayjob"]
+TEMPLATE = manifests("base/ingestion")["rayjob"]
 
 
 @dataclass

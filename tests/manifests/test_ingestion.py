@@ -25,7 +25,7 @@ from tests.manifests.schemas import (
     restricted,
 )
 
-FILES = manifests("ingestion")
+FILES = manifests("base/ingestion")
 JOB, CRON = FILES["rayjob"], FILES["cronjob"]
 CORE = sorted(set(FILES) - {"rayjob"})
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/part-of"}
