@@ -26,6 +26,10 @@ class ApiSettings(_Group):
     host: str = Field("127.0.0.1", description="Address the HTTP proxy binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the HTTP proxy; 0 takes a free one.")
     replicas: int = Field(1, ge=1, description="Api replicas. They hold no state.")
+    max_replicas: int = Field(1, ge=1, description="Replicas under load; at least `replicas`.")
+    cpus: float = Field(
+        0.1, gt=0, description="CPUs that Ray reserves for a replica: little on a laptop, which has two."
+    )
     keys: tuple[SecretStr, ...] = Field((), description="API keys; none means that everybody may ask.")
     keys_file: Path | None = Field(None, description="File with one API key a line; added to `keys`.")
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="Largest accepted request body, bytes.")
@@ -63,6 +67,8 @@ class EmbedderSettings(_Group):
         0, ge=0, description="Tokens per forward pass in bulk work; 0: 512 on a CPU, 16,384 on a GPU."
     )
     replicas: int = Field(1, ge=1, description="Embedder replicas in Ray Serve.")
+    max_replicas: int = Field(1, ge=1, description="Replicas under load; at least `replicas`.")
+    cpus: float = Field(0.1, gt=0, description="CPUs that Ray reserves for a replica.")
     max_models: int = Field(
         3, ge=2, description="Embedding models that a replica holds at most: this one, and those of other collections."
     )
@@ -102,6 +108,32 @@ class LlmSettings(_Group):
     max_ongoing_requests: int = Field(256, gt=0, description="Requests one engine replica takes at a time.")
     on_cold: OnCold = Field("extractive", description="What a caller gets while no replica is ready.")
     cold_start_s: float = Field(120.0, gt=0, description="First estimate of a cold start, for Retry-After.")
+    guard_url: str | None = Field(
+        None, description="`anchorage guard`, which tells a node that is awaited from an image that is pulled."
+    )
+
+
+class ScalingSettings(_Group):
+    """How replicas follow questions: `serving/deployments/scaling.py` has the rule."""
+
+    llm_requests: float = Field(
+        32.0, gt=0, description="Requests in flight that one Llm replica is to carry; `anchorage plan` proposes it."
+    )
+    ttft_target_s: float = Field(
+        2.0,
+        gt=0,
+        description="First tokens are to come within this (p95, in the engine): less is asked of a replica else.",
+    )
+    api_requests: float = Field(64.0, gt=0, description="Requests in flight that one Api replica is to carry.")
+    busy: float = Field(0.7, gt=0, le=1, description="Part of its time that an Embedder or Api replica is to work.")
+    report_s: float = Field(1.0, gt=0, description="How often replicas and handles say what they have to do, seconds.")
+    look_back_s: float = Field(4.0, gt=0, description="Load is averaged over this; more than `report_s`.")
+    up_delay_s: float = Field(2.0, ge=0, description="So long it must be too much before replicas are added.")
+    down_delay_s: float = Field(300.0, ge=0, description="So long fewer must do before replicas are taken away.")
+    to_zero_delay_s: float = Field(300.0, ge=0, description="So long nobody must ask before the last Llm replica goes.")
+    cpu_plane: bool = Field(
+        False, description="Keep all but the Llm on nodes that have the Ray resource `cpu_plane`, as the manifests' do."
+    )
 
 
 class WebSettings(_Group):
@@ -183,5 +215,6 @@ class Settings(BaseSettings):
     embedder: EmbedderSettings = EmbedderSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     llm: LlmSettings = LlmSettings()
+    scaling: ScalingSettings = ScalingSettings()
     ingestion: IngestionSettings = IngestionSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
