@@ -22,11 +22,14 @@ Only `serving/api/problems.py` knows which HTTP status each one has; only the co
     │   ├── SourceUnavailable       a store or site that documents come from, for now
     │   ├── EmbedderUnavailable
     │   ├── WorkersUnavailable      the Ray cluster that an ingestion works on
+    │   ├── ClusterUnavailable      the Kubernetes API server
     │   ├── EngineCold              the LLM has no ready replica yet
     │   └── EngineUnavailable       the LLM had one, and it failed
     ├── VerificationFailed          what was written is not what the store answers from; nothing was published
     ├── DeadlineExceeded            the request's own time limit ran out; `part` names the stage it was in
     └── ConfigurationError          settings that cannot work together, or a stored index of another make
+        ├── ClusterRefused          the Kubernetes API server does not allow it, or does not know what is asked for
+        │   └── FieldConflict       somebody else set these fields of an object
         ├── WriterBusy              another run holds the lease that this one needs
         └── LeaseLost               another run has taken this one's lease over, or published beyond it
 """
@@ -144,6 +147,12 @@ class WorkersUnavailable(Unavailable):
     part = "workers"
 
 
+class ClusterUnavailable(Unavailable):
+    """The Kubernetes API server does not answer, or not in time."""
+
+    part = "kubernetes"
+
+
 class EngineCold(Unavailable):
     """The LLM has no ready replica yet; the wake-up has begun."""
 
@@ -170,6 +179,23 @@ class VerificationFailed(AnchorageError):
 
 class ConfigurationError(AnchorageError):
     """Settings that cannot work together, or a stored index of another make."""
+
+
+class ClusterRefused(ConfigurationError):
+    """The Kubernetes API server says no. `status` is its HTTP status, `reason` its own word for why."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class FieldConflict(ClusterRefused):
+    """Somebody else set these fields: `managers` has their names, each with its fields."""
+
+    def __init__(self, message: str, *, managers: dict[str, list[str]]) -> None:
+        super().__init__(message, status=409, reason="Conflict")
+        self.managers = managers
 
 
 class WriterBusy(ConfigurationError):
