@@ -12,14 +12,26 @@ from ray.serve import Application
 
 from serving.deployments.api import Api
 from serving.deployments.embedder import Embedder
+from serving.deployments.environment import replica_drain_s
 from serving.deployments.llm import Llm, bundles, engine_environment, llm_config
-from serving.deployments.names import API, EMBEDDER, INGESTOR, LLM, engine_class, llm_name
+from serving.deployments.names import (
+    API,
+    CPU_PLANE,
+    CPU_PLANE_CRUMB,
+    EMBEDDER,
+    INGESTOR,
+    LLM,
+    engine_class,
+    llm_name,
+)
+from serving.deployments.policy import Measure, autoscaling
+from serving.deployments.scaling import Rule
 from serving.deployments.worker import Ingestor, worker_class
 from serving.errors import ConfigurationError
-from serving.settings import LlmSettings, Settings
+from serving.settings import ApiSettings, EmbedderSettings, LlmSettings, ScalingSettings, Settings
 
-#: Logical CPUs that an Api, Embedder or Ingestor replica reserves: they share a laptop's two cores with all the rest.
-SMALL_CPUS = 0.1
+#: Logical CPUs that the Ingestor reserves: it mostly waits, its worker processes have their own.
+_INGESTOR_CPUS = 0.1
 #: Requests that Serve lets through to one Api replica: far above what our own admission takes, which answers a request
 #: that is too many in OpenAI's shape.
 _API_REQUESTS = 100_000
@@ -36,13 +48,13 @@ def build_app(args: Mapping[str, Any]) -> Application:
     """Raises ConfigurationError for arguments that are no settings, and for resources that Ray does not have."""
     settings = read_settings(args)
     # A replica that is replaced finishes the answers it has begun.
-    return application(settings, drain_s=settings.api.deadline_s + 10)
+    return application(settings, drain_s=replica_drain_s(settings.api.deadline_s))
 
 
 def application(settings: Settings, *, drain_s: float) -> Application:
     """The same from settings. `drain_s`: how long a replica that is stopped may go on with what it has begun."""
     embedder = _embedder(settings)
-    llm = _llm(settings.llm) if settings.llm.model else None
+    llm = _llm(settings, drain_s) if settings.llm.model else None
     ingestor = _ingestor(settings, embedder) if settings.api.uploads and worker_class() else None
     return _api(settings, drain_s, embedder, llm, ingestor)
 
@@ -65,9 +77,15 @@ def read_settings(args: Mapping[str, Any]) -> Settings:
 
 def cpus_needed(settings: Settings) -> float:
     """Logical CPUs that the application reserves at most."""
-    small = SMALL_CPUS * (settings.api.replicas + settings.embedder.replicas)
-    small += SMALL_CPUS if settings.api.uploads else 0
-    return small + (settings.llm.max_replicas if settings.llm.model else 0)
+    api, embedder, llm = settings.api, settings.embedder, settings.llm
+    needed = api.cpus * max(replicas(api)) + embedder.cpus * max(replicas(embedder))
+    needed += _INGESTOR_CPUS if api.uploads else 0
+    return needed + (max(llm.min_replicas, llm.max_replicas) if llm.model else 0)
+
+
+def replicas(settings: ApiSettings | EmbedderSettings) -> tuple[int, int]:
+    """Least and most."""
+    return settings.replicas, max(settings.replicas, settings.max_replicas)
 
 
 def on_gpu(settings: LlmSettings) -> bool:
@@ -86,9 +104,9 @@ def _api(
 ) -> Application:
     options = {
         "name": API,
-        "num_replicas": settings.api.replicas,
+        **_many(settings.scaling, replicas(settings.api), settings.scaling.api_requests, "requests"),
         "max_ongoing_requests": _API_REQUESTS,
-        "ray_actor_options": {"num_cpus": SMALL_CPUS},
+        "ray_actor_options": {"num_cpus": settings.api.cpus, **_pinned(settings.scaling)},
         "health_check_period_s": _HEALTH_PERIOD_S,
         "graceful_shutdown_timeout_s": drain_s,
         "graceful_shutdown_wait_loop_s": 0.2,
@@ -100,9 +118,13 @@ def _api(
 def _embedder(settings: Settings) -> Application:
     options = {
         "name": EMBEDDER,
-        "num_replicas": settings.embedder.replicas,
+        **_many(settings.scaling, replicas(settings.embedder), settings.scaling.busy, "reported"),
         "max_ongoing_requests": 1024,
-        "ray_actor_options": {"num_cpus": SMALL_CPUS, "runtime_env": {"env_vars": _EMBEDDER_ENVIRONMENT}},
+        "ray_actor_options": {
+            "num_cpus": settings.embedder.cpus,
+            "runtime_env": {"env_vars": _EMBEDDER_ENVIRONMENT},
+            **_pinned(settings.scaling),
+        },
         "health_check_period_s": _HEALTH_PERIOD_S,
         "graceful_shutdown_wait_loop_s": 0.2,
     }
@@ -114,7 +136,7 @@ def _ingestor(settings: Settings, embedder: Application) -> Application:
     options = {
         "name": INGESTOR,
         "num_replicas": 1,
-        "ray_actor_options": {"num_cpus": SMALL_CPUS},
+        "ray_actor_options": {"num_cpus": _INGESTOR_CPUS, **_pinned(settings.scaling)},
         "health_check_period_s": _HEALTH_PERIOD_S,
         "graceful_shutdown_timeout_s": 5,
         "graceful_shutdown_wait_loop_s": 0.2,
@@ -123,35 +145,42 @@ def _ingestor(settings: Settings, embedder: Application) -> Application:
     return app
 
 
-def _llm(settings: LlmSettings) -> Application:
-    gpu = on_gpu(settings)
-    places = bundles(settings.engine_args, gpu=gpu)
+def _llm(settings: Settings, drain_s: float) -> Application:
+    llm, scaling = settings.llm, settings.scaling
+    gpu = on_gpu(llm)
+    places = bundles(llm.engine_args, gpu=gpu)
     _require(places[0])
+    # Serve lets no more in at a time: more in flight than that there cannot be.
+    target = min(scaling.llm_requests, float(llm.max_ongoing_requests))
+    rule = Rule.of(scaling, (llm.min_replicas, llm.max_replicas), target, scaling.ttft_target_s)
     options = {
         "name": LLM,
-        "max_ongoing_requests": settings.max_ongoing_requests,
-        "autoscaling_config": _autoscaling(settings),
+        "max_ongoing_requests": llm.max_ongoing_requests,
+        "autoscaling_config": autoscaling(scaling, rule, "reported"),
         "placement_group_bundles": places,
         "placement_group_strategy": "PACK",
-        "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": engine_environment(settings.env, gpu=gpu)}},
+        "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": engine_environment(llm.env, gpu=gpu)}},
         "health_check_period_s": _HEALTH_PERIOD_S,
         "max_constructor_retry_count": _START_ATTEMPTS,
-        "graceful_shutdown_timeout_s": 10,
+        "graceful_shutdown_timeout_s": drain_s,
         "graceful_shutdown_wait_loop_s": 0.2,
     }
-    config = llm_config(llm_name(settings), str(settings.model), settings.engine_args, gpu=gpu)
-    app: Application = serve.deployment(Llm, **options).bind(config, engine_class(settings))
+    config = llm_config(llm_name(llm), str(llm.model), llm.engine_args, gpu=gpu)
+    app: Application = serve.deployment(Llm, **options).bind(config, engine_class(llm))
     return app
 
 
-def _autoscaling(settings: LlmSettings) -> dict[str, Any]:
-    return {
-        "min_replicas": settings.min_replicas,
-        "max_replicas": max(settings.max_replicas, settings.min_replicas),
-        # An engine batches: another one is wanted when this one is nearly full, not after two requests.
-        "target_ongoing_requests": max(1.0, 0.75 * settings.max_ongoing_requests),
-        "upscale_delay_s": 10,
-    }
+def _many(settings: ScalingSettings, bounds: tuple[int, int], target: float, measure: Measure) -> dict[str, Any]:
+    """As many replicas as the load wants, or as there always are."""
+    least, most = bounds
+    if most == least:
+        return {"num_replicas": least}
+    return {"autoscaling_config": autoscaling(settings, Rule.of(settings, bounds, target), measure)}
+
+
+def _pinned(settings: ScalingSettings) -> dict[str, Any]:
+    """A GPU node goes when its Llm goes: nothing else may live there."""
+    return {"resources": {CPU_PLANE: CPU_PLANE_CRUMB}} if settings.cpu_plane else {}
 
 
 def _require(place: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""How a private Ray is set up: variables that must be there before Ray is imported, because Ray reads them then."""
+"""How Ray is set up, here and in a cluster's pods: by variables that it reads when it is imported."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ _QUIET = {
 }
 _DRAIN_S = "1"
 
+#: What a replica that is stopped has for the answers it has begun, beyond the longest one, seconds; then what its node
+#: has (a replica is moved first), and then its pod (whose preStop sleeps a little).
+_REPLICA_MORE_S, _NODE_MORE_S, _POD_MORE_S = 10, 30, 60
+
 
 def variables(port: int, *, direct: bool) -> Mapping[str, str]:
     """For a Ray of our own. `direct`: the one Api replica listens on `port` itself.
@@ -47,3 +51,28 @@ def _direct(port: int) -> Mapping[str, str]:
         # A replica that died gives its port to the next one at once: there is only this one.
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
     }
+
+
+def cluster_variables(deadline_s: float) -> dict[str, str]:
+    """For every Ray container of a cluster. `deadline_s`: `api.deadline_s`, the longest that an answer may take."""
+    return {
+        **{name: value for name, value in _FAST.items() if name != "RAY_worker_niceness"},
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Replicas are put where there already are some, so that nodes become empty and go.
+        "RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1",
+        # Until a load balancer has noticed that a proxy takes no new connections.
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "30",
+        # `ray start --block` moves its replicas away and waits this long after SIGTERM.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(round(deadline_s + _NODE_MORE_S)),
+    }
+
+
+def replica_drain_s(deadline_s: float) -> float:
+    """`graceful_shutdown_timeout_s` of the replicas that answer, on a cluster."""
+    return deadline_s + _REPLICA_MORE_S
+
+
+def pod_grace_s(deadline_s: float) -> int:
+    """`terminationGracePeriodSeconds` of the pods whose replicas answer."""
+    return round(deadline_s + _POD_MORE_S)

@@ -53,7 +53,7 @@ async def serve_locally(
     folder = await asyncio.to_thread(_own_folder)
     before = dict(os.environ)
     try:
-        os.environ.update(variables(port, direct=settings.api.replicas == 1))
+        os.environ.update(variables(port, direct=_alone(settings)))
         await _to_the_end(_start_ray, settings, folder)
         progress("ray")
         await _to_the_end(_deploy, settings)
@@ -63,6 +63,11 @@ async def serve_locally(
         await asyncio.shield(asyncio.to_thread(_stop, folder, log_dir))
         os.environ.clear()
         os.environ.update(before)
+
+
+def _alone(settings: Settings) -> bool:
+    """Whether there is only ever one Api replica, which can listen itself."""
+    return max(settings.api.replicas, settings.api.max_replicas) == 1
 
 
 async def _to_the_end(work: Callable[..., None], *args: Any) -> None:
@@ -139,7 +144,7 @@ def _deploy(settings: Settings) -> None:
     from serving.deployments.builder import application
 
     # Where the replica listens itself, Serve's own proxy is not asked: any port is good for it.
-    port = _usable_port(settings.api.host, 0) if settings.api.replicas == 1 else settings.api.port
+    port = _usable_port(settings.api.host, 0) if _alone(settings) else settings.api.port
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.api.host, "port": port, "request_timeout_s": None},

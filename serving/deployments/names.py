@@ -9,6 +9,9 @@ from serving.settings import LlmSettings
 APP = "anchorage"
 API, EMBEDDER, INGESTOR, LLM = "Api", "Embedder", "Ingestor", "Llm"
 
+#: Ray resource of the nodes that are always there; a replica that is pinned to them takes a crumb of it.
+CPU_PLANE, CPU_PLANE_CRUMB = "cpu_plane", 0.001
+
 #: Ray's own way to put another engine class in vLLM's place, in the environment of the engine's processes.
 ENGINE_VARIABLE = "RAYLLM_VLLM_ENGINE_CLS"
 
