@@ -1,7 +1,8 @@
 """Our sides of the ingestion bench, each in a process of its own: before each pass it waits for a line, then says how
 long it took, as a JSON object.
 
-`python -m loadtest.bench.ingest_side embed CHUNKS VECTORS` embeds texts and does nothing else.
+`python -m loadtest.bench.ingest_side embed CHUNKS VECTORS` embeds texts and does nothing else; asked once more, it says
+what bounds that.
 `python -m loadtest.bench.ingest_side ours DATA_DIR FOLDER` is what `anchorage ingest` does after its start, twice.
 """
 
@@ -23,8 +24,11 @@ from ingestion.parts import Parts, open_parts
 from ingestion.pipeline import ingest
 from ingestion.report import IngestReport
 from ingestion.source import parse_sources
+from loadtest.bench.embed import operations
+from loadtest.bench.embed_side import product_rate
 from loadtest.bench.ingest_documents import texts_of, write_documents
 from serving.index.embedder import LocalEmbedder
+from serving.index.tokenizer import load_tokenizer
 from serving.settings import Settings
 from serving.stack import embedded_index
 
@@ -44,6 +48,10 @@ async def embed(texts: Sequence[str], vectors: Path) -> None:
         return len(texts)
 
     await _pass(work)
+    await asyncio.to_thread(sys.stdin.readline)
+    rate = await asyncio.to_thread(product_rate, model.precision, model.threads, 1.0)
+    each = operations(load_tokenizer(settings.embedder.model).count(texts))
+    print(json.dumps({"product_rate": rate, "operations": each}), flush=True)
 
 
 async def ours(data_dir: Path, folder: Path) -> None:
