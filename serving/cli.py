@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from serving import cli_ask, cli_demo, cli_serve, cli_status
+from serving import cli_ask, cli_demo, cli_serve, cli_serve_config, cli_status
 from serving.errors import AnchorageError
 
 COMMAND_GROUP = "anchorage.commands"
@@ -55,6 +55,7 @@ def build() -> typer.Typer:
         rich_markup_mode="markdown",
     )
     cli_serve.register(app)
+    cli_serve_config.register(app)
     for entry_point in sorted(importlib.metadata.entry_points(group=COMMAND_GROUP), key=lambda found: found.name):
         _register(app, entry_point)
     cli_ask.register(app)

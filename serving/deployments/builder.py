@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 
 from serving.deployments.api import Api
+from serving.deployments.arguments import read_settings
 from serving.deployments.embedder import Embedder
 from serving.deployments.environment import replica_drain_s
 from serving.deployments.llm import Llm, bundles, engine_environment, llm_config
@@ -57,22 +57,6 @@ def application(settings: Settings, *, drain_s: float) -> Application:
     llm = _llm(settings, drain_s) if settings.llm.model else None
     ingestor = _ingestor(settings, embedder) if settings.api.uploads and worker_class() else None
     return _api(settings, drain_s, embedder, llm, ingestor)
-
-
-def read_settings(args: Mapping[str, Any]) -> Settings:
-    """`{"llm": {"model": M}}` or `{"llm.model": M}`, over the environment's."""
-    nested: dict[str, Any] = {}
-    for name, value in args.items():
-        group, dot, field = name.partition(".")
-        if dot:
-            nested.setdefault(group, {})[field] = value
-        else:
-            nested[group] = {**nested.get(group, {}), **value} if isinstance(value, Mapping) else value
-    try:
-        return Settings(**nested)
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        raise ConfigurationError(f"These settings cannot be used: {reasons}") from None
 
 
 def cpus_needed(settings: Settings) -> float:
@@ -158,7 +142,7 @@ def _llm(settings: Settings, drain_s: float) -> Application:
         "max_ongoing_requests": llm.max_ongoing_requests,
         "autoscaling_config": autoscaling(scaling, rule, "reported"),
         "placement_group_bundles": places,
-        "placement_group_strategy": "PACK",
+        "placement_group_strategy": _together(llm),
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": engine_environment(llm.env, gpu=gpu)}},
         "health_check_period_s": _HEALTH_PERIOD_S,
         "max_constructor_retry_count": _START_ATTEMPTS,
@@ -168,6 +152,12 @@ def _llm(settings: Settings, drain_s: float) -> Application:
     config = llm_config(llm_name(llm), str(llm.model), llm.engine_args, gpu=gpu)
     app: Application = serve.deployment(Llm, **options).bind(config, engine_class(llm))
     return app
+
+
+def _together(settings: LlmSettings) -> str:
+    """An engine's ranks on one node, unless it is made to span several. Serve fills a node before it takes the next one
+    (RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY) only if no deployment has placement groups of another kind."""
+    return "PACK" if int(settings.engine_args.get("pipeline_parallel_size", 1)) > 1 else "STRICT_PACK"
 
 
 def _many(settings: ScalingSettings, bounds: tuple[int, int], target: float, measure: Measure) -> dict[str, Any]:
