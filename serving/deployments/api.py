@@ -19,6 +19,7 @@ from serving.deployments.exposition import merge
 from serving.deployments.names import API, EMBEDDER, INGESTOR, LLM, engine_class, llm_name
 from serving.deployments.remote import RemoteEmbedder, RemoteLlm
 from serving.deployments.watch import Watch
+from serving.deployments.workload import Turns
 from serving.errors import Unavailable
 from serving.extractive import ExtractiveGenerator
 from serving.index.catalog import Catalog
@@ -40,6 +41,7 @@ class Api:
         configure_logging(settings.telemetry)
         self._settings = settings
         self._telemetry = Telemetry()
+        self._turns = Turns()
         self._embedder = RemoteEmbedder(embedder)
         self._milvus = Milvus.connect(settings.index)
         self._catalog = Catalog.connect(settings.index)
@@ -55,6 +57,10 @@ class Api:
     async def metrics_text(self) -> tuple[str, str]:
         """This replica's id and its Prometheus metrics."""
         return serve.get_replica_context().replica_tag, self._telemetry.render().decode()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve: how busy this replica is."""
+        return self._turns.report()
 
     async def __del__(self) -> None:
         if self._watch is not None:

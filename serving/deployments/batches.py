@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from serving.deployments.workload import WORK, Meter
 from serving.index.types import Vectors
+
+#: Passes that a bulk request counts for as work: it makes way for queries, so two of them are what a replica is for.
+_BULK = 0.5
 
 
 @dataclass(slots=True)
@@ -24,6 +28,11 @@ class Tally:
     passes: int = 0
     texts: int = 0
     bulk_texts: int = 0
+    work: Meter = field(default_factory=Meter)
+
+    def report(self) -> dict[str, float]:
+        """What `record_autoscaling_stats` returns: forward passes that run or wait, the mean since the last call."""
+        return {WORK: self.work.mean()}
 
     def metrics(self) -> str:
         """Prometheus's text format; texts / passes is how much company a query had."""
@@ -63,7 +72,8 @@ class Batches:
 
     async def embed(self, texts: Sequence[str], *, bulk: bool = False) -> Vectors:
         if bulk or len(texts) > self._size:
-            vectors = await self._model.embed(texts, bulk=True)
+            with self._tally.work.held(_BULK):
+                vectors = await self._model.embed(texts, bulk=True)
             self._tally.bulk_texts += len(vectors)
             return vectors
         return await self._joined(texts) if texts else await self._model.embed(texts)
@@ -75,6 +85,7 @@ class Batches:
     async def _joined(self, texts: Sequence[str]) -> Vectors:
         waiting = _Waiting(texts)
         self._waiting.append(waiting)
+        self._tally.work.add(len(texts) / self._size)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         return await waiting.vectors
@@ -91,18 +102,21 @@ class Batches:
 
     def _take(self) -> list[_Waiting]:
         """As many as fit, first come first served; those whose caller has gone are left out."""
-        self._waiting = [waiting for waiting in self._waiting if not waiting.vectors.done()]
+        before = self._waiting
+        self._waiting = [waiting for waiting in before if not waiting.vectors.done()]
         count, texts = 0, 0
         for waiting in self._waiting:
             if count and texts + len(waiting.texts) > self._size:
                 break
             count, texts = count + 1, texts + len(waiting.texts)
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._tally.work.add((_texts(self._waiting) - _texts(before)) / self._size)
         return batch
 
     async def _pass(self, batch: list[_Waiting]) -> None:
         async with _failing(batch):
-            vectors = await self._model.embed([text for waiting in batch for text in waiting.texts])
+            with self._tally.work.held():
+                vectors = await self._model.embed([text for waiting in batch for text in waiting.texts])
             self._tally.passes += 1
             self._tally.texts += len(vectors)
             start = 0
@@ -111,6 +125,10 @@ class Batches:
                 if not waiting.vectors.done():
                     waiting.vectors.set_result(vectors[start:end])
                 start = end
+
+
+def _texts(waiting: Sequence[_Waiting]) -> int:
+    return sum(len(one.texts) for one in waiting)
 
 
 @asynccontextmanager

@@ -41,5 +41,9 @@ class Embedder:
         """This replica's id and its Prometheus metrics."""
         return serve.get_replica_context().replica_tag, self._models.tally.metrics()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve: what this replica has to do."""
+        return self._models.tally.report()
+
     async def ping(self) -> None:
         """Answers when this replica does."""

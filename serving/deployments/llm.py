@@ -13,11 +13,13 @@ import importlib
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 from ray import serve
 
 from serving import vllm
+from serving.resuming import Begun, Decoder, Seam
 from serving.tokens import load_tokenizer
 from serving.vllm import Item, Kind
 
@@ -25,6 +27,8 @@ from serving.vllm import Item, Kind
 #: answers stream at once each sends at most one message in n times this, so that messages never take a whole core;
 #: what comes meanwhile travels in the next one. One stream alone is not slowed down.
 MESSAGE_COST_S = 0.0003
+#: What a replica whose engine died has to say is under way by then, seconds; and how long its engine may take to stop.
+_LAST_WORDS_S, _STOP_S = 0.2, 5.0
 
 _GAUGE = (
     "# HELP anchorage_engine_requests Requests in the engine.\n"
@@ -39,6 +43,8 @@ class Llm:
     async def __init__(self, config: dict[str, Any], engine_cls: str | None = None) -> None:  # type: ignore[misc] # Serve awaits it
         started = time.monotonic()
         self._streams = 0
+        self._replica = serve.get_replica_context().replica_tag
+        self._leaving: asyncio.Task[None] | None = None
         if engine_cls:
             self._engine = _load(engine_cls)(config)
             self._typed: Callable[[Kind, dict[str, Any]], Any] = _as_is
@@ -66,15 +72,37 @@ class Llm:
         self._engine = server.engine
         self._typed = _vllm_request
 
-    async def generate(self, kind: Kind, body: dict[str, Any]) -> AsyncIterator[list[Item]]:
-        """Batches of `serving.vllm` items. Closing or cancelling it aborts the request in the engine."""
+    async def generate(self, kind: Kind, body: dict[str, Any], begun: Begun | None = None) -> AsyncIterator[list[Item]]:
+        """Batches of `serving.vllm` items; the first says who answers, at once.
+
+        `begun`: another replica was lost while it answered this request, and this one goes on. Closing or cancelling
+        it aborts the request in the engine.
+        """
+        if self._leaving is not None:
+            await asyncio.shield(self._leaving)
+        yield [(vllm.FROM, self._replica)]
+        seam = Seam.find(begun, self._tokens()) if begun else None
+        rest = body
+        if seam:
+            yield [seam.opening()]
+            kind, left = "completion", seam.body(body)
+            if left is None:
+                yield seam.end()
+                return
+            rest = left
         try:
-            request = self._typed(kind, body)
+            request = self._typed(kind, rest)
         except ValueError as error:
             yield [(vllm.REFUSED, _first_reason(error), None)]
             return
+        async with aclosing(self._answer(kind, request)) as batches:
+            async for batch in batches:
+                yield seam.joined(batch) if seam else batch
+
+    async def _answer(self, kind: Kind, request: Any) -> AsyncGenerator[list[Item]]:
         relay = _Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
         self._streams += 1
+        finished = False
         try:
             done: Item | None = None
             reader = vllm.Reader()
@@ -83,16 +111,37 @@ class Llm:
                 done = ended or done
                 if done and relay.ended:
                     batch.append(done)
-                    done = None
+                    done, finished = None, True
                 if batch:
                     yield batch
             if relay.failure is not None:
                 yield [vllm.failure(f"{type(relay.failure).__name__}: {relay.failure}")]
             elif done:
+                finished = True
                 yield [done]
         finally:
             self._streams -= 1
+            broken = relay.over and not finished
             await relay.close()
+            if broken:
+                await self._leave_if_dead()
+
+    async def _leave_if_dead(self) -> None:
+        """A dead engine refuses at once whatever it gets, so it looks like the least loaded of all: routers would send
+        it everything for the 6 s until Serve has seen three checks fail. Without this process they ask another one.
+        """
+        try:
+            await self._engine.check_health()
+        except Exception:  # noqa: BLE001 - the process edge: whatever an engine raises here, Serve takes as its end
+            self._leaving = self._leaving or asyncio.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        await asyncio.sleep(_LAST_WORDS_S)
+        with suppress(Exception):
+            # Whatever a dead engine makes of being stopped, the process ends.
+            async with asyncio.timeout(_STOP_S):
+                await self._stop_engine()
+        os._exit(1)
 
     async def nothing(self) -> None:
         """A request that only makes Serve want a replica."""
@@ -100,6 +149,10 @@ class Llm:
     async def started(self) -> float:
         """Seconds the engine took to start."""
         return self._start_s
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve: requests in flight and how fast they are answered."""
+        return self._requests.report()
 
     async def running(self) -> int:
         """Requests in the engine now."""
@@ -122,13 +175,19 @@ class Llm:
         await self._engine.check_health()
 
     async def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is None:
-            return
-        await engine.shutdown()
+        # Serve calls this when the last stream has ended, or when the time for that is up.
+        if hasattr(self, "_engine"):
+            await self._stop_engine()
+
+    async def _stop_engine(self) -> None:
+        await self._engine.shutdown()
         # Ray's engine leaves vLLM's own processes to notice by themselves that they are not needed.
-        if client := getattr(engine, "_engine_client", None):
+        if client := getattr(self._engine, "_engine_client", None):
             client.shutdown()
+
+    def _tokens(self) -> Decoder:
+        tokens: Decoder = getattr(self._engine, "_engine_client", self._engine).get_tokenizer()
+        return tokens
 
 
 class _Relay:
@@ -151,6 +210,11 @@ class _Relay:
             if self._task.done() and not self._ready:
                 return
             await self._breathe(pause_s())
+
+    @property
+    def over(self) -> bool:
+        """Whether the engine says no more, be it finished or broken."""
+        return self._task.done()
 
     @property
     def ended(self) -> bool:

@@ -127,4 +127,4 @@ class Turns:
         now = (time.monotonic(), time.thread_time())
         elapsed, computed = (after - before for after, before in zip(now, self._before, strict=True))
         self._before = now
-        return {BUSY: computed / elapsed if elapsed > 0 else 0.0}
+        return {BUSY: max(0.0, computed / elapsed) if elapsed > 0 else 0.0}
