@@ -19,6 +19,7 @@ from typing import Any
 from ray import serve
 
 from serving import vllm
+from serving.deployments.workload import Requests
 from serving.resuming import Begun, Decoder, Seam
 from serving.tokens import load_tokenizer
 from serving.vllm import Item, Kind
@@ -43,6 +44,7 @@ class Llm:
     async def __init__(self, config: dict[str, Any], engine_cls: str | None = None) -> None:  # type: ignore[misc] # Serve awaits it
         started = time.monotonic()
         self._streams = 0
+        self._requests = Requests()
         self._replica = serve.get_replica_context().replica_tag
         self._leaving: asyncio.Task[None] | None = None
         if engine_cls:
@@ -96,8 +98,10 @@ class Llm:
             yield [(vllm.REFUSED, _first_reason(error), None)]
             return
         async with aclosing(self._answer(kind, request)) as batches:
-            async for batch in batches:
-                yield seam.joined(batch) if seam else batch
+            with self._requests.one() as token_came:
+                async for batch in batches:
+                    token_came()
+                    yield seam.joined(batch) if seam else batch
 
     async def _answer(self, kind: Kind, request: Any) -> AsyncGenerator[list[Item]]:
         relay = _Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
