@@ -12,11 +12,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import typer
+import yaml
 
 from ingestion.dispatch import copy_of
 from serving.cli import build
 from serving.settings import Settings
 from tests.manifests.schemas import (
+    ROOT,
     check_core,
     check_custom,
     check_pod,
@@ -28,6 +30,13 @@ from tests.manifests.schemas import (
 FILES = manifests("base/ingestion")
 JOB, CRON = FILES["rayjob"], FILES["cronjob"]
 CORE = sorted(set(FILES) - {"rayjob"})
+#: Placeholders that become images of a version.
+IMAGES = {
+    image["name"]
+    for image in yaml.safe_load((ROOT / "manifests" / "versions" / "kustomization.yaml").read_text())["images"]
+}
+#: What OpenCost counts by.
+COST = {"app", "team", "owner"}
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/part-of"}
 CLUSTER = JOB["spec"]["rayClusterSpec"]
 GROUPS = CLUSTER["workerGroupSpecs"]
@@ -93,8 +102,10 @@ def test_pod_templates_are_pods(name: str) -> None:
     assert restricted(pod["spec"]) == []
     for container in containers(pod["spec"]):
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys() & container["resources"]["limits"].keys()
-        assert ":" in container["image"].rpartition("/")[2]
-        assert not container["image"].endswith(":latest")
+        assert container["image"] == ("anchorage-gpu" if name == "embed" else "anchorage-cpu")
+        assert container["image"] in IMAGES, "manifests/versions says which image it is"
+    assert pod["spec"]["priorityClassName"] == "anchorage-ingestion"
+    assert set(pod["metadata"]["labels"]) >= COST
     # The head's autoscaler and the dispatcher talk to the API server, others do not.
     assert pod["spec"].get("automountServiceAccountToken") is (None if name in ("head", "dispatch") else False)
 
