@@ -111,6 +111,9 @@ class LlmSettings(_Group):
     guard_url: str | None = Field(
         None, description="`anchorage guard`, which tells a node that is awaited from an image that is pulled."
     )
+    ready_folder: Path | None = Field(
+        None, description="Where a replica leaves a file while its engine serves: its pod's readiness probe looks here."
+    )
 
 
 class ScalingSettings(_Group):

@@ -90,6 +90,8 @@ def _api(
         "name": API,
         **_many(settings.scaling, replicas(settings.api), settings.scaling.api_requests, "requests"),
         "max_ongoing_requests": _API_REQUESTS,
+        # Serve packs replicas (see `_together`); of a cluster's Api one is to be left when a node goes.
+        "max_replicas_per_node": 1 if settings.scaling.cpu_plane else None,
         "ray_actor_options": {"num_cpus": settings.api.cpus, **_pinned(settings.scaling)},
         "health_check_period_s": _HEALTH_PERIOD_S,
         "graceful_shutdown_timeout_s": drain_s,
@@ -150,7 +152,7 @@ def _llm(settings: Settings, drain_s: float) -> Application:
         "graceful_shutdown_wait_loop_s": 0.2,
     }
     config = llm_config(llm_name(llm), str(llm.model), llm.engine_args, gpu=gpu)
-    app: Application = serve.deployment(Llm, **options).bind(config, engine_class(llm))
+    app: Application = serve.deployment(Llm, **options).bind(config, engine_class(llm), llm.ready_folder)
     return app
 
 

@@ -14,11 +14,13 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 
 from serving import vllm
+from serving.deployments.ready import ReadyFile
 from serving.deployments.workload import Requests
 from serving.resuming import Begun, Decoder, Seam
 from serving.tokens import load_tokenizer
@@ -41,8 +43,11 @@ _GAUGE = (
 class Llm:
     """One engine. `config`: LLMConfig of `ray.serve.llm`, as a dict. `engine_cls`: import path of another engine."""
 
-    async def __init__(self, config: dict[str, Any], engine_cls: str | None = None) -> None:  # type: ignore[misc] # Serve awaits it
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, config: dict[str, Any], engine_cls: str | None = None, ready_folder: Path | None = None
+    ) -> None:
         started = time.monotonic()
+        self._ready_file = ReadyFile(ready_folder)
         self._streams = 0
         self._requests = Requests()
         self._replica = serve.get_replica_context().replica_tag
@@ -54,6 +59,7 @@ class Llm:
         else:
             await self._start_vllm(config)
         self._start_s = time.monotonic() - started
+        self._ready_file.write()
 
     async def _start_vllm(self, config: dict[str, Any]) -> None:
         from ray.serve.llm import LLMConfig
@@ -179,6 +185,7 @@ class Llm:
         await self._engine.check_health()
 
     async def __del__(self) -> None:
+        self._ready_file.remove()
         # Serve calls this when the last stream has ended, or when the time for that is up.
         if hasattr(self, "_engine"):
             await self._stop_engine()
