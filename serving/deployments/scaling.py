@@ -162,7 +162,8 @@ def _corrected(state: State, load: Load, rule: Rule) -> State:
 
 def _floor(state: State, load: Load, rule: Rule) -> int:
     """What is certainly needed, as far as the window shows."""
-    if load.now_s - state.busy_s >= rule.to_zero_delay_s * state.patience - _EPSILON:
+    idle = load.now_s - state.busy_s >= rule.to_zero_delay_s * state.patience - _EPSILON
+    if idle and rule.min_replicas == 0:
         return 0
     return max(1, *(n for _, n in state.peaks))
 
