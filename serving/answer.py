@@ -79,7 +79,8 @@ class Report:
     """The `rag` object of an answer. Sent before the text (without what is not known yet) and, whole, at the end.
 
     `engine` is the kind that wrote the answer; `dropped` are passages that did not fit the prompt;
-    `timings_ms` has a value per stage (embed, search, prompt, first_token, generate, total).
+    `timings_ms` has a value per stage (embed, search, prompt, first_token, generate, total). `resumed`: how often
+    another engine went on with the answer because the one that wrote it was lost.
     """
 
     outcome: Outcome
@@ -91,6 +92,7 @@ class Report:
     dropped: tuple[Passage, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     cold: bool = False
+    resumed: int = 0
 
 
 AnswerEvent: TypeAlias = Report | Token | Citation | Progress | Usage | Done

@@ -28,7 +28,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The engine is not answering yet; `stage` says why (node, image, weights, ready)."""
+    """The engine is not answering now; `stage` says why (node, image, weights, ready; in an answer: resuming)."""
 
     stage: str
     elapsed_s: float
@@ -73,7 +73,8 @@ class GenerationRequest:
     """What an engine gets. `messages` are in OpenAI's shape and already hold the passages as the prompt put them.
 
     `passages` and `question` are for engines that write from passages directly (extractive).
-    `prompt` is set instead of `messages` for a raw text completion.
+    `prompt` is set instead of `messages` for a raw text completion. `waits`: the caller rather waits for an engine to
+    start than gets an error.
     """
 
     request_id: str
@@ -84,6 +85,7 @@ class GenerationRequest:
     passages: tuple[Passage, ...] = ()
     prompt: str | None = None
     deadline_s: float | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

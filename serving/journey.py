@@ -28,6 +28,7 @@ class Journey:
     prompt: Prompt | None = None
     cold: bool = False
     cited: int = 0
+    resumed: int = 0
     reported: bool = False
     timings_ms: dict[str, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
@@ -98,6 +99,7 @@ class Journey:
             dropped=self.prompt.dropped if self.prompt else (),
             timings_ms=dict(self.timings_ms),
             cold=self.cold,
+            resumed=self.resumed,
         )
 
     def _outcome(self, final: bool) -> Outcome:

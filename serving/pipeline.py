@@ -122,6 +122,8 @@ class Rag:
                 events: list[AnswerEvent] = citations.batch(batch) if citations else list(batch)
                 if not events:
                     continue
+                if isinstance(events[0], Progress):
+                    journey.resumed += 1
                 if "first_token" not in journey.timings_ms:
                     events = journey.opened(events)
                 if isinstance(events[-1], Done):
@@ -158,6 +160,7 @@ def _request(journey: Journey, engine: Engine, prompt: Prompt) -> GenerationRequ
         passages=prompt.passages,
         prompt=ask.prompt,
         deadline_s=journey.left_s,
+        waits=ask.on_cold == "wait",
     )
 
 

@@ -60,6 +60,12 @@ class Telemetry:
         self._answers = Counter(
             "anchorage_answers_total", "Finished answers.", ["outcome", "engine"], registry=registry
         )
+        self._resumed = Counter(
+            "anchorage_answers_resumed_total",
+            "Answers that another engine went on with, by what was lost: engine, replica or node.",
+            ["reason"],
+            registry=registry,
+        )
         self._citations = Counter("anchorage_citations_total", "Checked citations that were sent.", registry=registry)
         self._running = Gauge("anchorage_requests_running", "Requests being worked on.", ["pool"], registry=registry)
         self._queued = Gauge(
@@ -89,6 +95,9 @@ class Telemetry:
     def answered(self, outcome: str, engine: str, citations: int) -> None:
         self._answers.labels(outcome, engine).inc()
         self._citations.inc(citations)
+
+    def resumed(self, reason: str) -> None:
+        self._resumed.labels(reason).inc()
 
     def watch_admission(self, pool: str, running: Callable[[], float], queued: Callable[[], float]) -> None:
         """Read the two gauges of `pool` when somebody looks, not on every request."""

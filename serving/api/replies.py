@@ -35,6 +35,7 @@ def report_of(report: Report) -> dict[str, Any]:
         "collection": report.collection,
         "generation": report.generation,
         "cold": report.cold,
+        "resumed": report.resumed,
         "passages": [passage_of(passage) for passage in report.passages],
         "dropped": [passage_of(passage) for passage in report.dropped],
         "timings_ms": {stage: round(value, 3) for stage, value in report.timings_ms.items()},
@@ -98,6 +99,7 @@ class ReportBody(BaseModel):
     collection: str | None
     generation: int | None
     cold: bool
+    resumed: int
     passages: list[PassageBody]
     dropped: list[PassageBody]
     timings_ms: dict[str, float]

@@ -104,7 +104,7 @@ class Api:
     async def _llm_engine(self) -> tuple[Engine, RemoteLlm]:
         settings = self._settings.llm
         self._watch = Watch(self._app_name, LLM, settings.cold_start_s)
-        llm = RemoteLlm(self._handles[LLM], self._watch)
+        llm = RemoteLlm(self._handles[LLM], self._watch, self._telemetry.resumed)
         await llm.start()
         # An engine put in vLLM's place has no tokenizer to count with.
         tokens = None

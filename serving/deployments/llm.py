@@ -81,39 +81,35 @@ class Llm:
         self._typed = _vllm_request
 
     async def generate(self, kind: Kind, body: dict[str, Any], begun: Begun | None = None) -> AsyncIterator[list[Item]]:
-        """Batches of `serving.vllm` items; the first says who answers, at once.
+        """Batches of `serving.vllm` items. One says at once who answers: its engine has the request by then.
 
         `begun`: another replica was lost while it answered this request, and this one goes on. Closing or cancelling
         it aborts the request in the engine.
         """
         if self._leaving is not None:
             await asyncio.shield(self._leaving)
-        yield [(vllm.FROM, self._replica)]
         seam = Seam.find(begun, self._tokens()) if begun else None
-        rest = body
         if seam:
             yield [seam.opening()]
-            kind, left = "completion", seam.body(body)
-            if left is None:
+            if seam.complete(body):
                 yield seam.end()
                 return
-            rest = left
+            kind, body = "completion", seam.body(body)
         try:
-            request = self._typed(kind, rest)
+            request = self._typed(kind, body)
         except ValueError as error:
             yield [(vllm.REFUSED, _first_reason(error), None)]
             return
         async with aclosing(self._answer(kind, request)) as batches:
-            with self._requests.one() as token_came:
-                async for batch in batches:
-                    token_came()
-                    yield seam.joined(batch) if seam else batch
+            async for batch in batches:
+                yield seam.joined(batch) if seam else batch
 
     async def _answer(self, kind: Kind, request: Any) -> AsyncGenerator[list[Item]]:
         relay = _Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
         self._streams += 1
         finished = False
         try:
+            yield [(vllm.FROM, self._replica)]
             done: Item | None = None
             reader = vllm.Reader()
             async for chunks in relay.batches(lambda: self._streams * MESSAGE_COST_S):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from serving import vllm
 from serving.deployments.answers import answered
 from serving.deployments.watch import Watch
 from serving.errors import EmbedderUnavailable, EngineCold, EngineUnavailable
-from serving.generation import Batch, GenerationRequest, Readiness
+from serving.generation import Batch, Done, GenerationRequest, Progress, Readiness
 from serving.index.types import Vectors
+from serving.resuming import Answer
+from serving.telemetry import logger
 
 #: By value over gRPC: the object store costs a message its round trip.
 _DIRECT = {"_by_reference": False, "request_serialization": "pickle", "response_serialization": "pickle"}
@@ -20,6 +24,8 @@ _DIRECT = {"_by_reference": False, "request_serialization": "pickle", "response_
 _EMBED_S = 60.0
 #: While no first token comes, look this often whether there is still a replica that could send one.
 _LOOK_S = 1.0
+#: Before a request that no replica took is sent again: routers hear of changes within this time.
+_PAUSE_S = 0.25
 
 
 class RemoteEmbedder:
@@ -67,15 +73,36 @@ class RemoteEmbedder:
                 await self._whole.broadcast("prepare", model).results_async()
 
 
-class RemoteLlm:
-    """Implements `generation.Generator` on the Llm deployment."""
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One attempt at an answer. `replica` is who took it; `heard` is when anything last came, monotonic seconds.
 
-    def __init__(self, handle: Any, watch: Watch) -> None:
+    `reason` is what was lost, if it fails.
+    """
+
+    response: Any
+    heard: float
+    replica: str | None = None
+    reason: str = "replica"
+
+
+class RemoteLlm:
+    """Implements `generation.Generator` on the Llm deployment.
+
+    A replica that dies, or is stopped before it is done, does not end an answer: another one goes on with it. `resumed`
+    is told what was lost: the `engine`, the `replica`, or the whole `node`.
+    """
+
+    def __init__(self, handle: Any, watch: Watch, resumed: Callable[[str], None] = lambda reason: None) -> None:
         self._stream = handle.options(stream=True, method_name="generate", **_DIRECT)
         self._nothing = handle.options(method_name="nothing", **_DIRECT)
         self._watch = watch
+        self._resumed = resumed
+        self._log = logger(__name__)
         self._started = handle.options(method_name="started", **_DIRECT)
         self._waking: asyncio.Task[None] | None = None
+        self._calls: set[_Call] = set()
+        watch.after_look = self._drop_lost
 
     async def start(self) -> None:
         """Look once, and learn from a running replica how long a start takes."""
@@ -99,28 +126,64 @@ class RemoteLlm:
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Batch]:
         self._require_ready()
-        response = self._stream.remote(*vllm.body(request))
+        answer = Answer(request)
+        while True:
+            call = _Call(self._stream.remote(*answer.call()), time.monotonic())
+            try:
+                async with aclosing(self._relay(call, answer)) as batches:
+                    async for batch in batches:
+                        yield batch
+                return
+            except EngineCold as cold:
+                # What failed says more than that nobody else is there.
+                raise answer.failure or cold from None
+            except EngineUnavailable as error:
+                self._watch.doubt()
+                answer.failed(error, taken=call.replica is not None)
+                self._log.warning("answer_resumed", lost=call.reason, replica=call.replica, error=str(error))
+            self._resumed(call.reason)
+            if not answer.nothing:
+                yield [Progress("resuming", 0.0)]
+            if call.replica is None:
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _relay(self, call: _Call, answer: Answer) -> AsyncGenerator[Batch]:
+        events: Batch = []
+        self._calls.add(call)
         try:
             with answered(EngineUnavailable, "The LLM"):
-                batch = await self._first(response)
+                batch = await self._first(call, answer)
                 while batch is not None:
-                    yield vllm.events(batch)
-                    batch = await anext(response, None)
-        except EngineUnavailable:
-            self._watch.doubt()
-            raise
+                    call.heard = time.monotonic()
+                    if events := _events(call, answer, batch):
+                        yield events
+                    batch = await anext(call.response, None)
+            if not events or not isinstance(events[-1], Done):
+                raise EngineUnavailable("The LLM ended its answer without finishing it.")
         finally:
-            response.cancel()
+            self._calls.discard(call)
+            call.response.cancel()
 
-    async def _first(self, response: Any) -> Any:
+    async def _first(self, call: _Call, answer: Answer) -> Any:
         """The first batch; a request that waits for a replica which is not coming is given up."""
-        first = asyncio.ensure_future(anext(response, None))
+        first = asyncio.ensure_future(anext(call.response, None))
         try:
             while not (await asyncio.wait([first], timeout=_LOOK_S))[0]:
-                self._require_ready()
+                if not answer.patient:
+                    self._require_ready()
             return first.result()
         finally:
             first.cancel()
+
+    def _drop_lost(self) -> None:
+        """After each look of the Watch. A lost node is silent: its connections stay open, and nothing ever comes.
+
+        Who was not taken by anybody yet may have been sent there, too: he is sent again.
+        """
+        for call in list(self._calls):
+            if self._watch.has_lost(call.replica, call.heard):
+                call.reason = "node"
+                call.response.cancel()
 
     def _require_ready(self) -> None:
         now = self._watch.readiness
@@ -131,3 +194,17 @@ class RemoteLlm:
         # A request that waits is what Serve scales up from zero for; its outcome says nothing that Watch does not.
         with suppress(EngineUnavailable), answered(EngineUnavailable, "The LLM"):
             await self._nothing.remote()
+
+
+def _events(call: _Call, answer: Answer, batch: Sequence[vllm.Item]) -> Batch:
+    """What the batch says to the reader. Raises what an item says."""
+    if batch[0][0] == vllm.FROM:
+        call.replica = batch[0][1]
+        return []
+    try:
+        events = vllm.events(batch)
+    except EngineUnavailable:
+        call.reason = "engine"
+        raise
+    answer.take(batch)
+    return events

@@ -1,7 +1,8 @@
 """An engine that stands where vLLM stands and says known words at known times, for measurements and failure tests.
 
 It has the methods of `ray.llm`'s `LLMEngine` that a chat needs, so it runs in our `Llm` deployment and, unchanged, in
-Ray Serve's own `build_openai_app`. It never imports vLLM.
+Ray Serve's own `build_openai_app`. It never imports vLLM. Word n of an answer is one token with the id n; a text
+completion whose prompt is ids goes on counting after the last of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict
 SCRIPT_VARIABLE = "ANCHORAGE_SCRIPT"
 #: A user message that makes the engine fail for good, as vLLM does when its worker process dies.
 DIE = "!die"
+#: What every other prompt is: tokens that say nothing.
+_PROMPT_IDS = (-1,) * 7
 
 
 class Script(BaseModel):
@@ -62,6 +65,9 @@ class ScriptedEngine:
     async def shutdown(self) -> None:
         """Nothing to release."""
 
+    def get_tokenizer(self) -> ScriptedTokens:
+        return ScriptedTokens()
+
     def routing_stats(self) -> dict[str, Any]:
         return {}
 
@@ -76,24 +82,39 @@ class ScriptedEngine:
         chat = request.get("messages") is not None
         if chat and DIE in str(request["messages"]):
             self._dead = True
-        count = min(self._script.tokens, request.get("max_tokens") or self._script.tokens)
+        prompt = request["prompt"] if isinstance(request.get("prompt"), list) else _PROMPT_IDS
+        first = max(prompt[-1] + 1, 0)
+        end = min(self._script.tokens, first + (request.get("max_tokens") or self._script.tokens))
+        ids = bool(request.get("return_token_ids"))
         self.running += 1
         try:
-            async for number in self._numbers(count):
+            if ids:
+                yield _sse({**_HEAD, "choices": [], "prompt_token_ids": prompt})
+            async for number in self._numbers(first, end):
                 await self.check_health()
-                yield _word(chat, number)
+                yield _word(chat, number, ids)
         finally:
             self.running -= 1
-        yield _chunk(chat, "", "stop" if count == self._script.tokens else "length")
-        yield _usage(prompt_tokens=7, completion_tokens=count)
+        yield _chunk(chat, "", reason="stop" if end == self._script.tokens else "length")
+        yield _usage(prompt_tokens=len(prompt), completion_tokens=end - first)
         yield "data: [DONE]\n\n"
 
-    async def _numbers(self, count: int) -> AsyncIterator[int]:
+    async def _numbers(self, first: int, end: int) -> AsyncIterator[int]:
         script = self._script
-        for number in range(count):
-            if number % script.burst == 0:
-                await asyncio.sleep(script.gap_s if number else script.first_s)
+        for number in range(first, end):
+            if (number - first) % script.burst == 0:
+                await asyncio.sleep(script.gap_s if number > first else script.first_s)
             yield number
+
+
+class ScriptedTokens:
+    """The methods of a tokenizer that `serving.resuming` needs."""
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        return "".join(f" w{number}" for number in ids if number >= 0)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [int(word.removeprefix("w")) for word in text.split()]
 
 
 def _fields(request: Any) -> Mapping[str, Any]:
@@ -102,14 +123,14 @@ def _fields(request: Any) -> Mapping[str, Any]:
 
 
 @cache
-def _word(chat: bool, number: int) -> str:
+def _word(chat: bool, number: int, ids: bool) -> str:
     """Made once: what the engine itself costs is not what a measurement is after."""
-    return _chunk(chat, f" w{number}")
+    return _chunk(chat, f" w{number}", [number] if ids else None)
 
 
-def _chunk(chat: bool, text: str, reason: str | None = None) -> str:
+def _chunk(chat: bool, text: str, ids: list[int] | None = None, *, reason: str | None = None) -> str:
     piece: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
-    choice = {"index": 0, **piece, "logprobs": None, "finish_reason": reason}
+    choice = {"index": 0, **piece, "logprobs": None, "finish_reason": reason, "token_ids": ids}
     return _sse({**_HEAD, "choices": [choice]})
 
 

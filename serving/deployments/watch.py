@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +15,8 @@ from serving.generation import Readiness
 
 #: Seconds between two looks while all is well, and while something is starting.
 _STEADY_S, _STARTING_S = 1.0, 0.25
+#: A replica that said something within this time is there, whatever Serve knows of it.
+_SILENCE_S = 5.0
 
 
 class Watch:
@@ -27,6 +29,9 @@ class Watch:
         self._since: float | None = None
         self._stage = "unknown"
         self._look_now = asyncio.Event()
+        self._replicas: frozenset[str] = frozenset()
+        self._looked_at = self._missed_at = 0.0
+        self.after_look: Callable[[], None] = lambda: None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -47,6 +52,15 @@ class Watch:
         elapsed = time.monotonic() - self._since if self._since is not None else 0.0
         return Readiness(False, self._stage, elapsed, max(1.0, self._estimate_s - elapsed))
 
+    def has_lost(self, replica: str | None, heard: float) -> bool:
+        """Whether a replica last heard of then (monotonic seconds) has been silent since, and is not there any more.
+
+        None, for one that is not known: whether any replica went away since.
+        """
+        if self._looked_at < heard + _SILENCE_S:
+            return False
+        return self._missed_at > heard if replica is None else replica not in self._replicas
+
     def learn(self, start_s: float) -> None:
         """What a start took before we looked, seconds."""
         self._estimate_s = max(1.0, start_s)
@@ -66,10 +80,17 @@ class Watch:
                 await self._look()
 
     async def _look(self) -> None:
+        began = time.monotonic()
         details = await asyncio.to_thread(_serve_details)
         application = details.get("applications", {}).get(self._app, {})
         replicas = application.get("deployments", {}).get(self._deployment, {}).get("replicas", [])
         self._note(stage_of(replicas))
+        found = frozenset(str(replica["replica_id"]) for replica in replicas)
+        self._looked_at = began
+        if self._replicas - found:
+            self._missed_at = began
+        self._replicas = found
+        self.after_look()
 
     def _note(self, stage: str) -> None:
         now = time.monotonic()
