@@ -120,7 +120,10 @@ def pods(document: Document) -> Iterator[PodTemplate]:
     if kind == "Pod":
         yield PodTemplate(document, "", "plain", {"metadata": document["metadata"], "spec": spec}, {})
     elif kind in _WORKLOADS:
-        yield _plain(document, "spec.template", spec.get("template"))
+        pod = _plain(document, "spec.template", spec.get("template"))
+        claims = spec.get("volumeClaimTemplates") or ()
+        pod.spec.setdefault("volumes", []).extend(map(_claimed, claims))
+        yield pod
     elif kind == "CronJob":
         template = ((spec.get("jobTemplate") or {}).get("spec") or {}).get("template")
         yield _plain(document, "spec.jobTemplate.spec.template", template)
@@ -153,6 +156,11 @@ def _plain(
     whole = copy.deepcopy(template or {})
     whole.setdefault("spec", {})
     return PodTemplate(document, path, role, whole, group or {})
+
+
+def _claimed(claim: Document) -> Document:
+    """The volume that a StatefulSet makes of a claim's template, as a pod would say it."""
+    return {"name": claim["metadata"]["name"], "ephemeral": {"volumeClaimTemplate": {"spec": claim["spec"]}}}
 
 
 def _ray(document: Document, path: str, cluster: Mapping[str, Any]) -> Iterator[PodTemplate]:
@@ -200,4 +208,5 @@ def _milvus_labels(document: Document, part: str) -> dict[str, str]:
         "app.kubernetes.io/instance": document["metadata"]["name"],
         "app.kubernetes.io/name": "milvus",
         "app.kubernetes.io/component": part.lower(),
+        **({"milvus.io/service": "true"} if part in ("standalone", "proxy") else {}),
     }

@@ -21,18 +21,13 @@ _ENDING = {"Job", "CronJob", "RayJob", "PodTemplate"}
 
 
 def faults(rendered: Rendered) -> list[str]:
-    """Of all pods."""
-    enforced = _restricted_namespaces(rendered)
-    return [f"{pod.where}: {fault}" for pod in rendered.pods() for fault in _pod(pod, enforced)]
-
-
-def _restricted_namespaces(rendered: Rendered) -> set[str]:
-    """Those whose pods may have privileges: all others are held to `restricted`, whether they enforce it or not."""
-    key = "pod-security.kubernetes.io/enforce"
-    spaces = rendered.of("Namespace")
-    return {
-        one["metadata"]["name"] for one in spaces if (one["metadata"].get("labels") or {}).get(key) in ("privileged",)
+    """Of all pods. Held to `restricted` whether their namespace enforces it or not, but for a privileged one."""
+    free = {
+        one["metadata"]["name"]
+        for one in rendered.of("Namespace")
+        if (one["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce") == "privileged"
     }
+    return [f"{pod.where}: {fault}" for pod in rendered.pods() for fault in _pod(pod, free)]
 
 
 def _pod(pod: PodTemplate, free: set[str]) -> Iterator[str]:
