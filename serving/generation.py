@@ -28,10 +28,14 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The engine is not answering now; `stage` says why (node, image, weights, ready; in an answer: resuming)."""
+    """The engine is not answering now; `stage` says why (node, image, weights, ready; in an answer: resuming).
+
+    `elapsed_s`: how long the caller has waited. `estimate_s`: how much longer it should take; 0 where nobody knows.
+    """
 
     stage: str
     elapsed_s: float
+    estimate_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class Rag:
             if journey.ask.on_cold != "wait":
                 message = f"Model {engine.info.name!r} is starting ({now.stage}); about {now.estimate_s:.0f} s to go."
                 raise EngineCold(message, retry_after_s=max(1.0, now.estimate_s))
-            yield Progress(now.stage, time.perf_counter() - since)
+            yield Progress(now.stage, time.perf_counter() - since, now.estimate_s)
             await journey.within_deadline("wake", asyncio.sleep(PROGRESS_EVERY_S))
             now = await journey.within_deadline("wake", engine.generator.readiness())
 

@@ -89,7 +89,10 @@ class Chunks:
 
     def _progress(self, progress: Progress) -> bytes:
         """A comment: it keeps the connection open, and clients that do not know it skip it."""
-        return b": %b\n\n" % orjson.dumps({"stage": progress.stage, "elapsed_s": round(progress.elapsed_s, 1)})
+        said: dict[str, Any] = {"stage": progress.stage, "elapsed_s": round(progress.elapsed_s, 1)}
+        if progress.estimate_s:
+            said["estimate_s"] = round(progress.estimate_s)
+        return b": %b\n\n" % orjson.dumps(said)
 
     def _usage(self, usage: Usage) -> bytes:
         self._tally.usage = usage

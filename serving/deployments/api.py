@@ -56,7 +56,8 @@ class Api:
 
     async def metrics_text(self) -> tuple[str, str]:
         """This replica's id and its Prometheus metrics."""
-        return serve.get_replica_context().replica_tag, self._telemetry.render().decode()
+        starts = self._watch.metrics() if self._watch is not None else ""
+        return serve.get_replica_context().replica_tag, self._telemetry.render().decode() + starts
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve: how busy this replica is."""
@@ -103,7 +104,7 @@ class Api:
 
     async def _llm_engine(self) -> tuple[Engine, RemoteLlm]:
         settings = self._settings.llm
-        self._watch = Watch(self._app_name, LLM, settings.cold_start_s)
+        self._watch = Watch(self._app_name, LLM, settings.cold_start_s, settings.guard_url)
         llm = RemoteLlm(self._handles[LLM], self._watch, self._telemetry.resumed)
         await llm.start()
         # An engine put in vLLM's place has no tokenizer to count with.

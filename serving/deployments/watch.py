@@ -11,6 +11,8 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
 
+from serving.deployments.guarded import Guard
+from serving.deployments.timeline import ASLEEP, NODE, READY, WEIGHTS, Timeline
 from serving.generation import Readiness
 
 #: Seconds between two looks while all is well, and while something is starting.
@@ -20,13 +22,16 @@ _SILENCE_S = 5.0
 
 
 class Watch:
-    """Follows one deployment of an application."""
+    """Follows one deployment of an application. `first_estimate_s`: of a start, until one was seen.
 
-    def __init__(self, app: str, deployment: str, first_estimate_s: float) -> None:
+    `guard_url`: the guard of a cluster that starts nodes.
+    """
+
+    def __init__(self, app: str, deployment: str, first_estimate_s: float, guard_url: str | None = None) -> None:
         self._app = app
         self._deployment = deployment
-        self._estimate_s = first_estimate_s
-        self._since: float | None = None
+        self._guard = Guard(guard_url) if guard_url else None
+        self._timeline = Timeline(first_estimate_s, nodes=guard_url is not None)
         self._stage = "unknown"
         self._look_now = asyncio.Event()
         self._replicas: frozenset[str] = frozenset()
@@ -47,10 +52,11 @@ class Watch:
 
     @property
     def readiness(self) -> Readiness:
-        if self._stage == "ready":
-            return Readiness(ready=True)
-        elapsed = time.monotonic() - self._since if self._since is not None else 0.0
-        return Readiness(False, self._stage, elapsed, max(1.0, self._estimate_s - elapsed))
+        return self._timeline.readiness
+
+    def metrics(self) -> str:
+        """Of the last start, in Prometheus's text format."""
+        return self._timeline.metrics()
 
     def has_lost(self, replica: str | None, heard: float) -> bool:
         """Whether a replica last heard of then (monotonic seconds) has been silent since, and is not there any more.
@@ -62,8 +68,8 @@ class Watch:
         return self._missed_at > heard if replica is None else replica not in self._replicas
 
     def learn(self, start_s: float) -> None:
-        """What a start took before we looked, seconds."""
-        self._estimate_s = max(1.0, start_s)
+        """What the engine took to start before we looked, seconds."""
+        self._timeline.learn(WEIGHTS, start_s)
 
     def doubt(self) -> None:
         """Somebody got no answer: look again now."""
@@ -72,7 +78,7 @@ class Watch:
     async def _follow(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_STEADY_S if self._stage in ("ready", "asleep") else _STARTING_S):
+                async with asyncio.timeout(_STEADY_S if self._stage in (READY, ASLEEP) else _STARTING_S):
                     await self._look_now.wait()
             self._look_now.clear()
             # A controller that is being replaced does not answer for a moment: what we knew stands.
@@ -84,7 +90,10 @@ class Watch:
         details = await asyncio.to_thread(_serve_details)
         application = details.get("applications", {}).get(self._app, {})
         replicas = application.get("deployments", {}).get(self._deployment, {}).get("replicas", [])
-        self._note(stage_of(replicas))
+        self._stage = stage_of(replicas)
+        if self._stage == NODE and self._guard is not None:
+            self._stage = await self._guard.stage() or NODE
+        self._timeline.note(self._stage)
         found = frozenset(str(replica["replica_id"]) for replica in replicas)
         self._looked_at = began
         if self._replicas - found:
@@ -92,26 +101,16 @@ class Watch:
         self._replicas = found
         self.after_look()
 
-    def _note(self, stage: str) -> None:
-        now = time.monotonic()
-        if stage == "ready" and self._since is not None:
-            self._estimate_s = max(1.0, now - self._since)
-        if stage in ("ready", "asleep"):
-            self._since = None
-        elif self._since is None:
-            self._since = now
-        self._stage = stage
-
 
 def stage_of(replicas: list[Mapping[str, Any]]) -> str:
     """`ready`, `weights` (a process loads the model), `node` (waits for a place to run), `asleep` (none is wanted)."""
     states = [str(getattr(replica["state"], "value", replica["state"])) for replica in replicas]
     if "RUNNING" in states:
-        return "ready"
+        return READY
     starting = [replica for replica, state in zip(replicas, states, strict=True) if state in ("STARTING", "RECOVERING")]
     if not starting:
-        return "asleep"
-    return "weights" if any(replica.get("node_id") for replica in starting) else "node"
+        return ASLEEP
+    return WEIGHTS if any(replica.get("node_id") for replica in starting) else NODE
 
 
 def _serve_details() -> dict[str, Any]:
