@@ -54,7 +54,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
 def application(settings: Settings, *, drain_s: float) -> Application:
     """The same from settings. `drain_s`: how long a replica that is stopped may go on with what it has begun."""
     embedder = _embedder(settings)
-    llm = _llm(settings, drain_s) if settings.llm.model else None
+    llm = llm_application(settings, drain_s) if settings.llm.model else None
     ingestor = _ingestor(settings, embedder) if settings.api.uploads and worker_class() else None
     return _api(settings, drain_s, embedder, llm, ingestor)
 
@@ -131,7 +131,10 @@ def _ingestor(settings: Settings, embedder: Application) -> Application:
     return app
 
 
-def _llm(settings: Settings, drain_s: float) -> Application:
+def llm_application(
+    settings: Settings, drain_s: float, autoscaling_config: Mapping[str, Any] | None = None
+) -> Application:
+    """The LLM alone. `autoscaling_config`: Serve's own rule instead of ours, to set them side by side."""
     llm, scaling = settings.llm, settings.scaling
     gpu = on_gpu(llm)
     places = bundles(llm.engine_args, gpu=gpu)
@@ -142,7 +145,7 @@ def _llm(settings: Settings, drain_s: float) -> Application:
     options = {
         "name": LLM,
         "max_ongoing_requests": llm.max_ongoing_requests,
-        "autoscaling_config": autoscaling(scaling, rule, "reported"),
+        "autoscaling_config": dict(autoscaling_config or autoscaling(scaling, rule, "reported")),
         "placement_group_bundles": places,
         "placement_group_strategy": _together(llm),
         "ray_actor_options": {"num_cpus": 1, "runtime_env": {"env_vars": engine_environment(llm.env, gpu=gpu)}},
