@@ -1,0 +1,1 @@
+"""Kubernetes manifests, installed with the program: `anchorage deploy` renders them."""
