@@ -10,6 +10,8 @@ from typing import Any, Literal
 Document = dict[str, Any]
 Role = Literal["head", "worker", "submitter", "plain", "milvus"]
 
+#: The device plugin's resource, and the key of the taint on GPU nodes.
+GPU = "nvidia.com/gpu"
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job")
 _MILVUS_PARTS = {
     "standalone": ("standalone",),
@@ -97,7 +99,17 @@ class PodTemplate:
             "ray.io/cluster": f"{self.document['metadata']['name']}-00000",
             "app.kubernetes.io/created-by": "kuberay-operator",
         }
+        if self.document["kind"] == "RayService":
+            alone = self.role == "head" and self.document["spec"].get("excludeHeadPodFromServeSvc")
+            added["ray.io/serve"] = "false" if alone else "true"
         return {"app.kubernetes.io/name": "kuberay", **own, **added}
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that one pod gets: by limits, or by a claim, which the group's `resources` tell Ray."""
+        limits = [(one.get("resources") or {}).get("limits") or {} for one in self.spec.get("containers") or ()]
+        by_limit = sum(float(one.get(GPU, 0)) for one in limits)
+        return by_limit or float((self.group.get("resources") or {}).get("GPU", 0))
 
     @property
     def where(self) -> str:
