@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from serving import cli_ask, cli_demo, cli_plan, cli_serve, cli_serve_config, cli_status
+from serving import cli_ask, cli_demo, cli_deploy, cli_destroy, cli_plan, cli_serve, cli_serve_config, cli_status
 from serving.errors import AnchorageError
 
 COMMAND_GROUP = "anchorage.commands"
@@ -61,6 +61,8 @@ def build() -> typer.Typer:
     cli_ask.register(app)
     cli_status.register(app)
     cli_demo.register(app)
+    cli_deploy.register(app)
+    cli_destroy.register(app)
     cli_plan.register(app)
     app.command()(version)
     return app

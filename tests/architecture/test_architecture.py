@@ -59,7 +59,7 @@ OWNERS = {
     "python_calamine": ("ingestion/load/tables.py",),
     "tree_sitter": ("ingestion/load/code.py",),
     "charset_normalizer": ("ingestion/",),
-    "yaml": ("ingestion/", "serving/deployments/"),
+    "yaml": ("ingestion/", "serving/deployments/", "serving/cluster/"),
     "pydantic_settings": ("serving/settings.py",),
     "prometheus_client": ("serving/telemetry.py", "serving/deployments/"),
     "structlog": ("serving/telemetry.py",),

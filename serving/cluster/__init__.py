@@ -1,0 +1,1 @@
+"""Anchorage on Kubernetes: rendered, checked, applied, followed and taken away again."""

@@ -1,0 +1,175 @@
+"""What a command line says about model, GPUs, images and settings, put into rendered manifests."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.cluster.objects import Json, pod_templates
+from serving.errors import ConfigurationError
+
+#: What pods ask GPUs by, where a group asks for any.
+GPU = "nvidia.com/gpu"
+#: The worker group of the RayService that runs the LLM, as the component `llm` calls it.
+_GROUP = "gpu"
+_IMAGES = ("ghcr.io/anchorage/anchorage", "ghcr.io/anchorage/anchorage-gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """None: as the overlay has it. `settings`: GROUP.FIELD to value."""
+
+    model: str | None = None
+    gpus: int | None = None
+    max_replicas: int | None = None
+    image: str | None = None
+    gpu_image: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def for_llm(self) -> bool:
+        return self.model is not None or self.gpus is not None or self.max_replicas is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What was asked for, in numbers: GPUs of one replica of the LLM, and replicas at most; 0 without an LLM."""
+
+    gpus: int
+    replicas: int
+    model: str | None = None
+
+
+def tailor(things: Sequence[Json], wishes: Wishes, serve_text: Callable[[Mapping[str, Any]], str]) -> list[Json]:
+    """Copies of `things`. `serve_text` makes a Serve config of a builder's arguments.
+
+    Raises ConfigurationError for a setting that does not exist, and for GPUs where no group has any.
+    """
+    changed = [copy.deepcopy(thing) for thing in things]
+    for thing in changed:
+        if thing.get("kind") == "RayService":
+            _serve_config(thing, wishes, serve_text)
+            if wishes.for_llm:
+                _group(thing, wishes)
+        elif thing.get("kind") == "ResourceClaimTemplate" and wishes.gpus is not None:
+            _claims(thing, wishes.gpus)
+        _images(thing, wishes)
+    for thing in changed:
+        if thing.get("kind") == "NodePool":
+            _node_limit(thing, changed)
+    if wishes.for_llm and not any(gpu_group(thing) for thing in changed):
+        raise ConfigurationError("There is no worker group with GPUs in these manifests: add --with llm.")
+    return changed
+
+
+def gpu_group(thing: Mapping[str, Any]) -> Json | None:
+    """The worker group of a RayService that runs the LLM."""
+    config = (thing.get("spec") or {}).get("rayClusterConfig") or {}
+    groups = config.get("workerGroupSpecs") or [] if thing.get("kind") == "RayService" else []
+    return next((group for group in groups if group.get("groupName") == _GROUP), None)
+
+
+def shape(things: Sequence[Json]) -> Shape:
+    """Of rendered manifests."""
+    for thing in things:
+        group = gpu_group(thing)
+        if group is not None:
+            model = (_arguments(thing).get("llm") or {}).get("model")
+            return Shape(_gpus_of(group), int(group.get("maxReplicas", 1)), model)
+    return Shape(0, 0)
+
+
+def _serve_config(thing: Json, wishes: Wishes, serve_text: Callable[[Mapping[str, Any]], str]) -> None:
+    """Untouched where nothing was said: then the overlay's own text is what is applied."""
+    if not (wishes.for_llm or wishes.settings):
+        return
+    arguments = _arguments(thing)
+    if wishes.for_llm:
+        llm = arguments.setdefault("llm", {})
+        if wishes.model is not None and wishes.model != llm.get("model"):
+            # Made for another model: a context length or a parser that this one does not have.
+            llm.pop("engine_args", None)
+            llm["model"] = wishes.model
+        if wishes.max_replicas is not None:
+            llm["max_replicas"] = wishes.max_replicas
+        if wishes.gpus is not None:
+            llm.setdefault("engine_args", {})["tensor_parallel_size"] = wishes.gpus
+    for name, value in wishes.settings.items():
+        _assign(arguments, name, value)
+    thing["spec"]["serveConfigV2"] = serve_text(arguments)
+
+
+def _arguments(thing: Mapping[str, Any]) -> Json:
+    """Of the builder, in a RayService's Serve config."""
+    import yaml
+
+    try:
+        told = yaml.safe_load((thing.get("spec") or {}).get("serveConfigV2") or "") or {}
+        return dict((told.get("applications") or [{}])[0].get("args") or {})
+    except (yaml.YAMLError, AttributeError, IndexError, TypeError) as error:
+        raise ConfigurationError(f"The RayService's serveConfigV2 cannot be read: {error}") from error
+
+
+def _assign(arguments: Json, name: str, value: Any) -> None:
+    *groups, last = name.split(".")
+    at = arguments
+    for step in groups:
+        inner = at.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"--set {name}: {step} is no group of settings.")
+        at = inner
+    at[last] = value
+
+
+def _group(thing: Json, wishes: Wishes) -> None:
+    group = gpu_group(thing)
+    if group is None:
+        return
+    if wishes.max_replicas is not None:
+        group["maxReplicas"] = wishes.max_replicas
+        group["minReplicas"] = min(int(group.get("minReplicas") or 0), wishes.max_replicas)
+    if wishes.gpus is None:
+        return
+    told = group.get("resources")
+    if isinstance(told, dict) and "GPU" in told:  # of claims, which Ray cannot count by itself
+        told["GPU"] = str(wishes.gpus)
+    for container in group["template"]["spec"]["containers"]:
+        for amounts in (container.get("resources") or {}).values():
+            if isinstance(amounts, dict) and GPU in amounts:
+                amounts[GPU] = str(wishes.gpus)
+
+
+def _claims(thing: Json, gpus: int) -> None:
+    for request in thing["spec"]["spec"]["devices"]["requests"]:
+        if "exactly" in request:
+            request["exactly"]["count"] = gpus
+
+
+def _node_limit(pool: Json, things: Sequence[Json]) -> None:
+    """A limit on GPUs caps what they cost: it is raised to what the replicas need, and never lowered."""
+    limits = (pool.get("spec") or {}).get("limits") or {}
+    wanted = shape(things)
+    if GPU in limits and int(limits[GPU]) < wanted.gpus * wanted.replicas:
+        limits[GPU] = str(wanted.gpus * wanted.replicas)
+
+
+def _gpus_of(group: Mapping[str, Any]) -> int:
+    told = (group.get("resources") or {}).get("GPU")
+    if told is not None:
+        return int(float(told))
+    containers = group["template"]["spec"]["containers"]
+    return sum(int(((each.get("resources") or {}).get("limits") or {}).get(GPU, 0)) for each in containers)
+
+
+def _images(thing: Json, wishes: Wishes) -> None:
+    replaced = {_IMAGES[0]: wishes.image, _IMAGES[1]: wishes.gpu_image}
+    for _, template in pod_templates(thing):
+        spec = template["spec"]
+        for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
+            # `registry:5000/name:tag@digest` without tag and digest.
+            bare, _, _ = str(container.get("image", "")).partition("@")
+            head, slash, tail = bare.rpartition("/")
+            if image := replaced.get(f"{head}{slash}{tail.partition(':')[0]}"):
+                container["image"] = image
