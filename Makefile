@@ -8,6 +8,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 EXTRA   ?=
+# Test processes at a time.
+JOBS    ?= 2
 # The first of these that is new enough; PYTHON=... chooses another.
 PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -28,7 +30,7 @@ demo: install
 	@$(BIN)/anchorage demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
