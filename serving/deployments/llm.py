@@ -101,8 +101,12 @@ class Llm:
             yield [(vllm.REFUSED, _first_reason(error), None)]
             return
         async with aclosing(self._answer(kind, request)) as batches:
-            async for batch in batches:
-                yield seam.joined(batch) if seam else batch
+            # What the replicas are scaled by: see record_autoscaling_stats.
+            with self._requests.one() as token_came:
+                async for batch in batches:
+                    if batch[0][0] != vllm.FROM:
+                        token_came()
+                    yield seam.joined(batch) if seam else batch
 
     async def _answer(self, kind: Kind, request: Any) -> AsyncGenerator[list[Item]]:
         relay = _Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
