@@ -20,7 +20,7 @@ from serving.deployments.watch import stage_of
 from serving.errors import ConfigurationError, EmbedderUnavailable
 from serving.index.types import Vectors
 
-CONFIG = Path(__file__).parents[2] / "manifests" / "serve.yaml"
+CONFIG = Path(__file__).parents[2] / "manifests" / "base" / "serving" / "serve.yaml"
 
 
 def test_the_serve_config_is_what_serve_deploy_takes() -> None:
