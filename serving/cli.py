@@ -15,7 +15,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from serving import cli_ask, cli_demo, cli_deploy, cli_destroy, cli_plan, cli_serve, cli_serve_config, cli_status
+from serving import (
+    cli_ask,
+    cli_demo,
+    cli_deploy,
+    cli_destroy,
+    cli_guard,
+    cli_plan,
+    cli_serve,
+    cli_serve_config,
+    cli_status,
+)
 from serving.errors import AnchorageError
 
 COMMAND_GROUP = "anchorage.commands"
@@ -63,6 +73,7 @@ def build() -> typer.Typer:
     cli_demo.register(app)
     cli_deploy.register(app)
     cli_destroy.register(app)
+    cli_guard.register(app)
     cli_plan.register(app)
     app.command()(version)
     return app

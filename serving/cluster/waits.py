@@ -56,6 +56,12 @@ def open_reasons(seen: Seen) -> list[Waiting]:
     return sorted(found, key=lambda each: not each.blocks)
 
 
+def pod_reason(pod: Json, seen: Seen) -> str:
+    """Why a pod is not ready; empty for one that is."""
+    waiting = _pod(pod, seen)
+    return waiting.reason if waiting else ""
+
+
 def time_of(text: object) -> datetime | None:
     """RFC 3339, as Kubernetes writes it."""
     if not isinstance(text, str) or not text:

@@ -61,7 +61,7 @@ OWNERS = {
     "charset_normalizer": ("ingestion/",),
     "yaml": ("ingestion/", "serving/deployments/", "serving/cluster/"),
     "pydantic_settings": ("serving/settings.py",),
-    "prometheus_client": ("serving/telemetry.py", "serving/deployments/"),
+    "prometheus_client": ("serving/telemetry.py", "serving/deployments/", "serving/cluster/guard_metrics.py"),
     "structlog": ("serving/telemetry.py",),
     "psutil": ("serving/index/leases.py", "serving/running.py", "serving/stack.py", "serving/cli_checks.py"),
     "filelock": ("serving/running.py", "serving/stack.py", "serving/index/write_lock.py"),
