@@ -17,8 +17,8 @@ from serving.cluster.waits import Seen, condition, pod_reason, time_of
 
 #: Karpenter's and the Cluster Autoscaler's word for "leave it alone".
 PROTECTION = ("karpenter.sh/do-not-disrupt", "cluster-autoscaler.kubernetes.io/safe-to-evict")
-#: The pods of the GPU group, as the component `llm` labels them.
-SELECTOR = "app.kubernetes.io/part-of=anchorage,app.kubernetes.io/component=llm"
+#: The pods of the GPU group that the component `llm` makes.
+SELECTOR = "app.kubernetes.io/part-of=anchorage,ray.io/group=gpu"
 
 Stage = Literal["node", "image", "weights", "ready", "idle", "ending"]
 STAGES: tuple[Stage, ...] = ("node", "image", "weights", "ready", "idle", "ending")
