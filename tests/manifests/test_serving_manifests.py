@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.cluster.guard import SELECTOR
 from serving.deployments.arguments import read_pairs, read_settings
 from serving.deployments.config import serve_config_text
 from serving.deployments.environment import cluster_variables, pod_grace_s, replica_drain_s
@@ -134,8 +135,9 @@ def test_a_gpu_pod_is_ready_when_an_engine_serves(tmp_path: Path) -> None:
 
 
 def test_a_model_that_loads_holds_its_node() -> None:
-    """Both autoscalers are told; Karpenter's grace period for a node would go before what a pod says."""
+    """Both autoscalers are told, and the guard finds the pod; Karpenter's grace period for a node would go before that."""
     (pod,) = [pod for pod in _ray(rendered(EKS)) if pod.gpus]
+    assert dict(pair.split("=") for pair in SELECTOR.split(",")).items() <= pod.labels.items()
     annotations = pod.template["metadata"]["annotations"]
     assert annotations["karpenter.sh/do-not-disrupt"] == "true"
     assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
