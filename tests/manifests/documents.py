@@ -31,6 +31,7 @@ _MILVUS_POD = (
 )
 #: What a part of a Milvus resource takes from all of them together, where it says nothing itself.
 _MILVUS_SHARED = (*_MILVUS_CONTAINER, *_MILVUS_POD, "podLabels")
+_ETCD_PORTS = [{"containerPort": 2379, "name": "client"}, {"containerPort": 2380, "name": "peer"}]
 #: The init container that the operator adds (milvus-operator v1.3.8, renderInitContainer). A component's own of that
 #: name takes its place.
 _MILVUS_CONFIG = {
@@ -213,6 +214,30 @@ def _milvus(document: Document, spec: Mapping[str, Any]) -> Iterator[PodTemplate
             },
         }
         yield _plain(document, f"spec.components.{part}", template, role="milvus")
+    yield from _etcd(document, spec)
+
+
+def _etcd(document: Document, spec: Mapping[str, Any]) -> Iterator[PodTemplate]:
+    """By the chart (Bitnami's) that the operator has in it: its values say how the pod is."""
+    chart = ((spec.get("dependencies") or {}).get("etcd") or {}).get("inCluster")
+    if chart is None:
+        return
+    values = chart.get("values") or {}
+    pod, container = (_enabled(values.get(f"{one}SecurityContext")) for one in ("pod", "container"))
+    labels = {"app.kubernetes.io/name": "etcd", "app.kubernetes.io/instance": f"{document['metadata']['name']}-etcd"}
+    resources = values.get("resources") or {}
+    etcd = {"name": "etcd", "securityContext": container, "resources": resources, "ports": _ETCD_PORTS}
+    template = {
+        "metadata": {"labels": {"app.kubernetes.io/component": "etcd", **(values.get("podLabels") or {}), **labels}},
+        "spec": {"securityContext": pod, "containers": [etcd]},
+    }
+    yield _plain(document, "spec.dependencies.etcd.inCluster", template, role="milvus")
+
+
+def _enabled(context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A security context of the chart, if it is on."""
+    given = dict(context or {})
+    return given if given.pop("enabled", True) else {}
 
 
 def _milvus_labels(document: Document, part: str) -> dict[str, str]:

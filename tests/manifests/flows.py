@@ -11,8 +11,9 @@ from tests.manifests.documents import Document, PodTemplate, Rendered, title
 from tests.manifests.selectors import ports
 from tests.manifests.words import selects
 
-#: Addresses outside of the cluster that stand for what they are.
-WEB, API_SERVER = "203.0.113.7", "10.96.0.1"
+#: Addresses outside of the cluster that stand for what they are. Policies see the API server's own address and port,
+#: not those of the Service `kubernetes`.
+WEB, API_SERVER = "203.0.113.7", "10.0.0.2"
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ FLOWS = (
 )
 #: Component or role -> what its pods ask outside of the namespace: the API server, or the web.
 OUTSIDE = {
-    "head": (_HEAD, API_SERVER, 443),
-    "dispatch": ({"app.kubernetes.io/component": "dispatch"}, API_SERVER, 443),
-    "guard": ({"app.kubernetes.io/component": "guard"}, API_SERVER, 443),
+    "head": (_HEAD, API_SERVER, 6443),
+    "dispatch": ({"app.kubernetes.io/component": "dispatch"}, API_SERVER, 6443),
+    "guard": ({"app.kubernetes.io/component": "guard"}, API_SERVER, 6443),
     "ingestion's sources": (_INGESTION | _WORKER, WEB, 443),
 }
 #: What no pod needs: a connection that must not be possible where both ends are there.

@@ -22,6 +22,8 @@ from tests.manifests.documents import Document, Rendered, title
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 #: Sets the images and versions of everything: last in each list of components.
 _VERSIONS = "versions"
+#: Where everything is. Whoever adds components says it again: what they bring has none.
+NAMESPACE = "anchorage"
 _TIMEOUT_S = 60
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: Words that stand for something that was to be filled in.
@@ -88,6 +90,7 @@ def output(offer: Offer) -> str:
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
+            "namespace": NAMESPACE,
             "resources": [os.path.relpath(folder, top)],
             "components": [os.path.relpath(one, top) for one in wanted],
         }

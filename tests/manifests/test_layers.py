@@ -71,7 +71,7 @@ INFRASTRUCTURE = sorted(
 
 @pytest.mark.parametrize("path", INFRASTRUCTURE, ids=lambda path: str(path.relative_to(rendering.MANIFESTS)))
 def test_resources_of_the_infrastructure_are_valid(path: rendering.Path) -> None:
-    """What stands beside the operators, in files of its own: images with versions, valid for Kubernetes and the CRDs."""
+    """What stands beside the operators, in files of its own: with versions, valid for Kubernetes and the CRDs."""
     crds.required()
     given = Rendered(path.name, tuple(rendering.parsed(path.read_text())))
     found = [*rendering.faults(given), *core.faults(given), *custom.faults(given)]

@@ -1,0 +1,296 @@
+"""Faults that only an operator refuses, and faults between objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.manifests.seeding import CPU, DRA, EDGES, GPU, HEAD, INCREMENTAL, KUEUE, MILVUS, OF_CPU, Seed, Set, at, put
+
+KUBERAY = [
+    Seed("kuberay", "upgrade-type", at("upgradeStrategy.type", "BlueGreen"), "'BlueGreen' is none of NewCluster"),
+    Seed("kuberay", "name", lambda s: s.one("RayService")["metadata"].update(name="a" * 48), "at most 47"),
+    Seed("kuberay", "job-name", lambda s: s.one("RayJob")["metadata"].update(name="a" * 48), "at most 47"),
+    Seed(
+        "kuberay",
+        "timeout",
+        lambda s: s.one("RayService")["metadata"].update(annotations={"ray.io/initializing-timeout": "soon"}),
+        "neither seconds nor",
+    ),
+    Seed("kuberay", "min-max", at(f"{CPU}.minReplicas", 99), "minReplicas: 99 must be at least 0 and at most"),
+    Seed(
+        "kuberay",
+        "resources-twice",
+        lambda s: s.group("cpu").update(rayStartParams={"num-cpus": "2"}, resources={"CPU": "2"}),
+        "exclude each other",
+    ),
+    Seed("kuberay", "labels", at(f"{CPU}.rayStartParams.labels", "a=b"), "rayStartParams.labels: is refused"),
+    Seed("kuberay", "restart", at(f"{CPU}.template.spec.restartPolicy", "Always"), "Always must be Never"),
+    Seed(
+        "kuberay",
+        "v2-by-variable",
+        lambda s: s.container("head").setdefault("env", []).append({"name": "RAY_enable_autoscaler_v2", "value": "1"}),
+        "is set beside it on the head",
+    ),
+    Seed("kuberay", "v2-unsaid", lambda s: s.cluster["autoscalerOptions"].pop("version"), "said explicitly"),
+    Seed("kuberay", "auth", at("rayClusterConfig.rayVersion", ""), "token needs rayVersion 2.52"),
+    Seed(
+        "kuberay", "k8s-auth", at("rayClusterConfig.authOptions.enableK8sTokenAuth", True), "is refused for RayService"
+    ),
+    Seed(
+        "kuberay",
+        "gate",
+        at("rayClusterConfig.networkPolicy", {"mode": "DenyAll"}),
+        "networkPolicy: needs a feature gate",
+    ),
+    Seed(
+        "kuberay",
+        "redis-address",
+        lambda s: (
+            s.container("head").setdefault("env", []).append({"name": "RAY_REDIS_ADDRESS", "value": "redis:6379"})
+        ),
+        "RAY_REDIS_ADDRESS is set",
+    ),
+    Seed(
+        "kuberay", "rocksdb", at("rayClusterConfig.gcsFaultToleranceOptions", {"backend": "rocksdb"}), "rocksdb needs"
+    ),
+    Seed(
+        "kuberay", "head-service", at(f"{HEAD}.headService", {"metadata": {"name": "x"}}), "headService.metadata.name"
+    ),
+    Seed("kuberay", "no-container", at(f"{CPU}.template.spec.containers", []), "needs a container"),
+    Seed("kuberay", "group-name", at(f"{CPU}.groupName", "CPU_1"), "'CPU_1' is no DNS label"),
+    Seed(
+        "kuberay",
+        "step",
+        at("upgradeStrategy.clusterUpgradeOptions.stepSizePercent", 80),
+        "stepSizePercent: 80 is not within",
+        INCREMENTAL,
+    ),
+    Seed(
+        "kuberay",
+        "no-options",
+        lambda s: s.service["upgradeStrategy"].pop("clusterUpgradeOptions"),
+        "an incremental upgrade needs them",
+        INCREMENTAL,
+    ),
+    Seed(
+        "kuberay",
+        "ttl",
+        lambda s: s.one("RayJob")["spec"].update(shutdownAfterJobFinishes=False),
+        "needs shutdownAfter",
+    ),
+    Seed(
+        "kuberay",
+        "submitter",
+        lambda s: s.one("RayJob")["spec"].pop("submitterPodTemplate"),
+        "submitterPodTemplate: is",
+    ),
+    Seed(
+        "kuberay",
+        "deletion",
+        lambda s: s.one("RayJob")["spec"].update(
+            deletionStrategy={"deletionRules": [{"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED"}}]}
+        ),
+        "DeleteWorkers does not go with autoscaling",
+    ),
+]
+
+NAMES = [
+    Seed("crossing", "config-map", at(f"{OF_CPU}.envFrom.0.configMapRef.name", "settings"), "no ConfigMap is named"),
+    Seed("crossing", "secret", lambda s: _secret(s, name="anchorage-x"), "the Secret anchorage-x .* is in no README"),
+    Seed("crossing", "secret-key", lambda s: _secret(s, key="catalogue"), "its key catalogue is in no README"),
+    Seed("crossing", "account", at(f"{CPU}.template.spec.serviceAccountName", "nobody"), "no ServiceAccount is named"),
+    Seed(
+        "crossing", "priority", at(f"{GPU}.template.spec.priorityClassName", "high"), "no PriorityClass is named 'high'"
+    ),
+    Seed(
+        "crossing",
+        "claim",
+        lambda s: s.pod("cpu")["volumes"].append({"name": "m", "persistentVolumeClaim": {"claimName": "models"}}),
+        "no PersistentVolumeClaim is named 'models'",
+    ),
+    Seed(
+        "crossing", "role", lambda s: s.one("RoleBinding")["roleRef"].update(name="admin"), "no Role is named 'admin'"
+    ),
+    Seed("crossing", "gateway", lambda s: s.documents.remove(s.one("Gateway")), "no Gateway is named", EDGES),
+    Seed(
+        "crossing",
+        "backend",
+        lambda s: put(s.one("HTTPRoute", "anchorage"), "spec.rules.0.backendRefs.0.name", "anchorage-serve-svc"),
+        "no Service is named 'anchorage-serve-svc'",
+        EDGES,
+    ),
+    Seed("crossing", "queue", lambda s: s.documents.remove(s.one("ClusterQueue")), "no ClusterQueue is named", KUEUE),
+    Seed(
+        "crossing",
+        "claim-template",
+        lambda s: s.documents.remove(s.one("ResourceClaimTemplate")),
+        "no ResourceClaimTemplate is named",
+        DRA,
+    ),
+    Seed("crossing", "namespace", lambda s: s.one("Service")["metadata"].pop("namespace"), "None is not in this set"),
+    Seed(
+        "crossing",
+        "enforce",
+        lambda s: s.one("Namespace")["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce"),
+        "not restricted",
+    ),
+    Seed("crossing", "labels", lambda s: s.one("PriorityClass")["metadata"].pop("labels"), "part-of.* missing"),
+]
+
+SELECTORS = [
+    Seed(
+        "crossing",
+        "service-selector",
+        lambda s: s.one("Service", "postgres")["spec"].update(selector={"app": "postgre"}),
+        "selects no pod of this set",
+    ),
+    Seed(
+        "crossing",
+        "service-port",
+        lambda s: put(s.one("Service", "postgres"), "spec.ports.0.targetPort", 5433),
+        "5433 is no port of the pods",
+    ),
+    Seed(
+        "crossing", "serve-port", at("serveService.spec.ports.0.targetPort", "http"), "'http' is no port of any worker"
+    ),
+    Seed("crossing", "through-gpu", at("serveService.spec.ports.0.targetPort", 8000), "reaches the GPU group gpu"),
+    Seed(
+        "crossing",
+        "budget-selector",
+        lambda s: put(_serving_budget(s), "selector.matchLabels", {"ray.io/group": "cpus"}),
+        "selects no pod of this set",
+    ),
+    Seed(
+        "crossing",
+        "budget-percent",
+        lambda s: _serving_budget(s).update(minAvailable="50%"),
+        "only a whole minAvailable works",
+    ),
+    Seed("crossing", "budget-stuck", lambda s: _serving_budget(s).update(minAvailable=2), "could ever be drained"),
+    Seed(
+        "crossing",
+        "spread",
+        at(f"{CPU}.template.spec.topologySpreadConstraints.0.labelSelector", {"matchLabels": {"a": "b"}}),
+        "does not select this pod",
+    ),
+    Seed(
+        "crossing",
+        "hpa",
+        lambda s: s.add(
+            "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h}, spec: {maxReplicas: 3, "
+            "scaleTargetRef: {apiVersion: ray.io/v1, kind: RayCluster, name: anchorage}}}"
+        ),
+        "is scaled by Ray",
+    ),
+    Seed(
+        "crossing",
+        "keda",
+        lambda s: s.add(
+            "{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, metadata: {name: k}, spec: {triggers: [], "
+            "scaleTargetRef: {apiVersion: ray.io/v1, kind: RayService, name: anchorage}}}"
+        ),
+        "is scaled by Ray",
+    ),
+    Seed(
+        "crossing",
+        "ingress",
+        lambda s: s.add(
+            "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: i}, spec: {rules: [{http: {paths: "
+            "[{path: /, pathType: Prefix, backend: {service: {name: anchorage, port: {number: 8000}}}}]}}]}}"
+        ),
+        "the Service anchorage has no port 8000",
+    ),
+]
+
+NODES = [
+    Seed("crossing", "no-toleration", lambda s: s.pod("gpu").pop("tolerations"), "does not tolerate the taint"),
+    Seed(
+        "crossing",
+        "cpu-on-gpu",
+        at(f"{CPU}.template.spec.tolerations", [{"operator": "Exists"}]),
+        "asks for no GPU and tolerates",
+    ),
+    Seed(
+        "crossing",
+        "head-gpu",
+        at(f"{HEAD}.template.spec.containers.0.resources.limits.nvidia~com/gpu", "1"),
+        "head has",
+    ),
+    Seed("crossing", "head-work", at(f"{HEAD}.rayStartParams.num-cpus", "4"), 'num-cpus: must be "0"'),
+    Seed("crossing", "head-evicted", at(f"{HEAD}.template.metadata.annotations", {}), "the head is a single point"),
+    Seed(
+        "crossing",
+        "taint",
+        lambda s: put(_pool(s), "template.spec.taints.0", {"key": "gpu", "value": "yes", "effect": "NoSchedule"}),
+        "no pod of this set tolerates gpu",
+    ),
+    Seed("crossing", "limit", lambda s: put(_pool(s), "limits.nvidia~com/gpu", "1"), "may ask for 4"),
+    Seed("crossing", "no-limit", lambda s: _pool(s).update(limits={"cpu": "10"}), "it is the cap on cost"),
+    Seed(
+        "crossing",
+        "consolidated",
+        lambda s: put(_pool(s), "disruption.consolidationPolicy", "WhenEmptyOrUnderutilized"),
+        "moves a GPU pod that serves",
+    ),
+    Seed("crossing", "node-selector", at(f"{GPU}.template.spec.nodeSelector", {"pool": "x"}), "no NodePool that it"),
+    Seed("crossing", "claim-unseen", lambda s: s.group("gpu").pop("resources"), "Ray does not see what a claim", DRA),
+]
+
+SIZES = [
+    Seed("crossing", "replicas", lambda s: s.settings("llm", max_replicas=9), "llm may ask for 9 GPUs"),
+    Seed("crossing", "ranks", lambda s: s.settings("llm", engine_args={"tensor_parallel_size": 2}), "need one pod"),
+    Seed("crossing", "device", lambda s: s.settings("llm", device="auto"), "say gpu"),
+    Seed("crossing", "no-llm", lambda s: s.serve(_without_llm), "no LLM asks for them"),
+    Seed("crossing", "plane", lambda s: s.settings("api", max_replicas=99), "all but the LLM may ask for"),
+    Seed("crossing", "zero", at(f"{CPU}.minReplicas", 0), "the Api is always up"),
+    Seed(
+        "crossing",
+        "plane-resource",
+        lambda s: s.group("cpu")["resources"].pop("cpu_plane"),
+        "must be on the CPU groups",
+    ),
+    Seed("crossing", "plane-off", lambda s: s.settings("scaling", cpu_plane=False), "would land on GPU nodes"),
+    Seed("crossing", "deadline", lambda s: s.settings("api", deadline_s=900), "an answer may take 900 s"),
+    Seed("crossing", "grace", at(f"{GPU}.template.spec.terminationGracePeriodSeconds", 30), "take longer"),
+    Seed("crossing", "old-cluster", at("rayClusterDeletionDelaySeconds", 60), "the old cluster still answers"),
+    Seed("crossing", "drain", lambda s: _config(s).pop("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"), "not '330'"),
+    Seed("crossing", "variable", lambda s: _config(s).update(ANCHORAGE_INDEX__MILVUS="x"), "is no setting"),
+    Seed("crossing", "variable-value", lambda s: _config(s).update(ANCHORAGE_API__PORT="http"), "api.port"),
+]
+
+FLOWS = [
+    Seed("crossing", "open-namespace", lambda s: _drop(s, "anchorage-default-deny"), "no NetworkPolicy denies"),
+    Seed("crossing", "no-dns", lambda s: _drop(s, "anchorage-dns"), "cannot ask DNS"),
+    Seed("crossing", "no-index", lambda s: _drop(s, "anchorage-index"), "Api to Milvus: closed by egress"),
+    Seed(
+        "crossing", "no-ray", lambda s: _drop(s, "anchorage-serving-cluster"), "Ray's serving pods .* closed by egress"
+    ),
+    Seed("crossing", "no-api-server", lambda s: _drop(s, "anchorage-api-server-head"), "head cannot reach"),
+    Seed("crossing", "milvus-closed", lambda s: _drop(s, "milvus"), "closed by ingress", MILVUS),
+]
+
+
+def _secret(given: Set, **values: str) -> None:
+    variable = next(one for one in given.container("cpu")["env"] if one["name"] == "ANCHORAGE_INDEX__CATALOG_URL")
+    variable["valueFrom"]["secretKeyRef"].update(values)
+
+
+def _serving_budget(given: Set) -> Any:
+    return given.one("PodDisruptionBudget", "anchorage-serving")["spec"]
+
+
+def _pool(given: Set) -> Any:
+    return given.one("NodePool", "anchorage-gpu")["spec"]
+
+
+def _config(given: Set) -> Any:
+    settings = [one for one in given.documents if one["metadata"]["name"].startswith("anchorage-settings")]
+    return settings[0]["data"]
+
+
+def _without_llm(config: Any) -> None:
+    del config["applications"][0]["args"]["llm"]
+
+
+def _drop(given: Set, name: str) -> None:
+    given.documents.remove(given.one("NetworkPolicy", name))
