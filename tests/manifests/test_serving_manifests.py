@@ -135,7 +135,7 @@ def test_a_gpu_pod_is_ready_when_an_engine_serves(tmp_path: Path) -> None:
 
 
 def test_a_model_that_loads_holds_its_node() -> None:
-    """Both autoscalers are told, and the guard finds the pod; Karpenter's grace period for a node would go before that."""
+    """Both autoscalers are told, the guard finds the pod, and no grace period of Karpenter's goes before that."""
     (pod,) = [pod for pod in _ray(rendered(EKS)) if pod.gpus]
     assert dict(pair.split("=") for pair in SELECTOR.split(",")).items() <= pod.labels.items()
     annotations = pod.template["metadata"]["annotations"]
