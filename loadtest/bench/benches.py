@@ -14,6 +14,7 @@ from loadtest.bench import fidelity as _fidelity
 from loadtest.bench import growth as _growth
 from loadtest.bench import ingest as _ingest
 from loadtest.bench import memory as _memory
+from loadtest.bench import reaction as _reaction
 from loadtest.bench import relay as _relay
 from loadtest.bench import search as _search
 from loadtest.bench import servers
@@ -106,3 +107,8 @@ async def memory(requests: int, progress: Progress) -> Result:
 
 async def startup(runs: int, progress: Progress) -> Result:
     return await _memory.startup(started_once, runs, progress)
+
+
+async def reaction(rounds: int, progress: Progress, *, quick: bool) -> Result:
+    warm_s, hours = (3.0, 0.5) if quick else (30.0, 6.0)
+    return await _reaction.measure(rounds, warm_s, hours, progress)

@@ -184,6 +184,14 @@ def startup(
     finish("startup", lambda progress: benches.startup(1 if quick else runs, progress), json=json)
 
 
+@app.command()
+def reaction(rounds: Rounds = 3, quick: Quick = False, json: AsJson = False) -> None:
+    """A fourfold load: how soon a new replica answers, against Serve's default settings; and who flaps on noise."""
+    from loadtest.bench import benches
+
+    finish("reaction", lambda progress: benches.reaction(1 if quick else rounds, progress, quick=quick), json=json)
+
+
 def finish(name: str, bench: Bench, *, json: bool) -> None:
     """Run it, print its table (progress goes to stderr) and end the process: 1 below the bar or for a void run."""
     machine = describe()
