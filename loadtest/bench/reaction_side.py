@@ -131,8 +131,26 @@ def _private_ray() -> Iterator[None]:
 
 
 async def _passes(warm_s: float, out: Any) -> None:
-    rules = {"ours": None, "default": DEFAULT}
+    """Until standard input ends, also in the middle of a pass: whoever asked has gone."""
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    working = asyncio.create_task(_work(asked, warm_s, out))
+    reading = asyncio.create_task(_read(asked))
+    await asyncio.wait([working, reading], return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+
+async def _read(asked: asyncio.Queue[str]) -> None:
     while name := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        asked.put_nowait(name)
+
+
+async def _work(asked: asyncio.Queue[str], warm_s: float, out: Any) -> None:
+    rules = {"ours": None, "default": DEFAULT}
+    while True:
+        name = await asked.get()
         out.write(json.dumps({"seconds": await reaction_s(name, rules[name], warm_s)}) + "\n")
         out.flush()
 
