@@ -24,6 +24,7 @@ from serving import (
     cli_plan,
     cli_serve,
     cli_serve_config,
+    cli_simulate,
     cli_status,
 )
 from serving.errors import AnchorageError
@@ -75,6 +76,7 @@ def build() -> typer.Typer:
     cli_destroy.register(app)
     cli_guard.register(app)
     cli_plan.register(app)
+    cli_simulate.register(app)
     app.command()(version)
     return app
 

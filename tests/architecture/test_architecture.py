@@ -46,7 +46,7 @@ OWNERS = {
     "tokenizers": ("serving/index/tokenizer.py", "serving/index/embedder"),
     "transformers": ("serving/tokens.py",),
     "Stemmer": ("serving/index/lexical.py",),
-    "kubernetes": ("serving/cluster/", "ingestion/dispatch.py"),
+    "kubernetes": ("serving/cluster/",),
     "pyarrow": ("ingestion/distributed_stages.py",),
     "openai": (),
     "pypdfium2": ("ingestion/load/pdf.py",),
@@ -67,6 +67,7 @@ OWNERS = {
     "filelock": ("serving/running.py", "serving/stack.py", "serving/index/write_lock.py"),
     "httpx": ("serving/client.py", "serving/planning/source.py", "ingestion/source/fetch.py"),
     "huggingface_hub": ("serving/planning/source.py",),
+    "matplotlib": ("serving/planning/plot.py",),
     "python_multipart": (),
     "protego": ("ingestion/source/robots.py",),
     "fsspec": ("ingestion/source/remote.py",),
@@ -103,13 +104,22 @@ ARROWS = {
     "serving.running": ("serving.errors",),
     "serving.stack": ("serving.errors", "serving.settings", "serving.running"),
     **dict.fromkeys(COMMANDS, COMMANDS_MAY),
+    "serving.cluster": ("serving.errors",),
+    "ingestion.dispatch": ("serving.cluster.connection", "serving.errors"),
+    "ingestion.cli_dispatch": ("ingestion.dispatch", "serving.cluster.kubeconfig", "serving.errors"),
+    "ingestion.cli_on_cluster": (
+        "ingestion.dispatch",
+        "ingestion.options",
+        "serving.cluster.kubeconfig",
+        "serving.errors",
+    ),
     "ingestion": ("serving.errors", "serving.settings", "serving.index"),
 }
 
 # What only the outermost files may import.
 EDGES = {
     "serving.api": ("serving.api", "serving.deployments"),
-    "serving.deployments": ("serving.deployments", "serving.cli"),
+    "serving.deployments": ("serving.deployments", "serving.planning.scalers", "serving.cli"),
     "serving.cli": ("serving.cli", "ingestion.cli"),
     "ingestion": ("ingestion", "loadtest"),
     "loadtest": ("loadtest",),
