@@ -71,10 +71,13 @@ def serve_details() -> dict[str, Any]:
 
 
 def _deploy(config: Mapping[str, Any]) -> None:
+    import logging
+
     from ray import serve
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     schema = ServeDeploySchema.model_validate(config)
     serve.start(proxy_location=schema.proxy_location, http_options=config["http_options"])
     _get_global_client().deploy_apps(schema)

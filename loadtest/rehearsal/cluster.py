@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -121,11 +122,13 @@ async def started(scenario: Scenario, settings: Settings, folder: Path) -> Async
             start_new_session=True,
         )
     await _until_started(head, log)
-    await asyncio.to_thread(_connect, address)
-    try:
-        yield Cluster(folder, address, record)
-    finally:
-        await asyncio.shield(asyncio.to_thread(_disconnect))
+    # Ray prints there whatever its nodes say, first of all that there is no GPU yet.
+    with contextlib.redirect_stdout(io.StringIO()):
+        await asyncio.to_thread(_connect, address)
+        try:
+            yield Cluster(folder, address, record)
+        finally:
+            await asyncio.shield(asyncio.to_thread(_disconnect))
 
 
 def autoscaler_config(scenario: Scenario, address: str, record: Path) -> dict[str, Any]:
@@ -150,7 +153,8 @@ def autoscaler_config(scenario: Scenario, address: str, record: Path) -> dict[st
         "available_node_types": {
             _HEAD_TYPE: _node_type({"CPU": NODE_CPUS, CPU_PLANE: 1}, 0, 0),
             CPU_NODES: _node_type({"CPU": NODE_CPUS, CPU_PLANE: 1}, cpu_nodes, cpu_nodes),
-            GPU_NODES: _node_type({"CPU": NODE_CPUS, "GPU": scenario.gpus_per_node}, 0, scenario.nodes),
+            # An Llm takes one of each. Whatever else Serve has needs `cpu_plane`.
+            GPU_NODES: _node_type({"CPU": scenario.gpus_per_node, "GPU": scenario.gpus_per_node}, 0, scenario.nodes),
         },
     }
 
@@ -174,6 +178,7 @@ def _command(address: str, folder: Path, config: Path) -> list[str]:
         "resources": json.dumps({CPU_PLANE: 1}),
         "object-store-memory": _STORE_BYTES,
         "include-dashboard": "false",
+        "include-log-monitor": "false",
         "dashboard-agent-listen-port": 0,
         "ray-client-server-port": free_port(),
         # Any free ones: the usual range is somebody else's, too.
@@ -216,8 +221,7 @@ def _connect(address: str) -> None:
 
     import ray
 
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(address=address, log_to_driver=False, configure_logging=False)
 
 

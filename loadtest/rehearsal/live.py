@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.status import Status
 
-from loadtest.rehearsal.timeline import NODES_UP, NODES_WANTED, REPLICAS_READY, REPLICAS_WANTED, Event, Timeline
+from loadtest.rehearsal.timeline import (
+    NODES_UP,
+    NODES_WANTED,
+    REPLICAS_READY,
+    REPLICAS_WANTED,
+    TROUBLE,
+    Event,
+    Timeline,
+)
 from loadtest.rehearsal.traffic import Traffic
 
 _NAMES = {
@@ -37,8 +45,12 @@ class Live:
 
     def event(self, event: Event) -> None:
         """A listener for `Timeline`."""
-        name = _NAMES.get(event.kind)
-        text = f"{name}: [bold]{event.value}[/]" if name else f"[yellow]{event.kind.replace('_', ' ')}[/] {event.value}"
+        if event.kind in _NAMES:
+            text = f"{_NAMES[event.kind]}: [bold]{event.value}[/]"
+        elif event.kind in TROUBLE:
+            text = f"[yellow]{event.kind.replace('_', ' ')}[/] {event.value}"
+        else:
+            return
         self._console.print(f"  {event.at - self._zero:7.1f} s  {text}")
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from loadtest.rehearsal.client import Row
 from loadtest.rehearsal.result import OUTCOMES, Result
-from loadtest.rehearsal.timeline import NODES_UP, NODES_WANTED, REPLICAS_READY, REPLICAS_WANTED
+from loadtest.rehearsal.timeline import NODES_UP, NODES_WANTED, REPLICAS_READY, REPLICAS_WANTED, TROUBLE
 from serving.errors import ConfigurationError
 
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -45,7 +45,7 @@ def draw(result: Result, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize="small", loc="upper right")
         for event in result.timeline.events:
-            if event.kind in ("node_killed", "rolling_update"):
+            if event.kind in TROUBLE:
                 axes.axvline(event.at - result.began, color="C3", linewidth=0.8, linestyle=":")
     answers.set(ylabel="time to first text, s", ylim=(0, None))
     nodes.set(xlabel="seconds from the first question")

@@ -14,7 +14,16 @@ from loadtest.rehearsal.cluster import Cluster, keep_logs, own_folder, started
 from loadtest.rehearsal.live import Live
 from loadtest.rehearsal.result import Result, judge
 from loadtest.rehearsal.scenario import Scenario, autoscaling_of, settings_of
-from loadtest.rehearsal.timeline import NODES_UP, NODES_WANTED, REPLICAS_READY, REPLICAS_WANTED, Timeline, Watcher
+from loadtest.rehearsal.timeline import (
+    NODE_KILLED,
+    NODES_UP,
+    NODES_WANTED,
+    REPLICAS_READY,
+    REPLICAS_WANTED,
+    ROLLING_UPDATE,
+    Timeline,
+    Watcher,
+)
 from loadtest.rehearsal.traffic import Traffic
 from serving.settings import IndexSettings, ScalingSettings, Settings
 from serving.stack import embedded_index, free_port
@@ -118,7 +127,7 @@ class _Rehearsal:
             await asyncio.sleep(_SETTLED_S)
             node_id = self._watcher.busy_node()
             assert node_id is not None
-            self._timeline.mark("node_killed", node_id[-5:])
+            self._timeline.mark(NODE_KILLED, node_id[-5:])
             await asyncio.to_thread(self._cluster.kill_node, node_id)
         if self._scenario.rolling_update:
             await _until(lambda: levels[REPLICAS_READY] > 0)
@@ -126,7 +135,7 @@ class _Rehearsal:
                 await _until(lambda: self._traffic.done >= _UPDATE_AFTER * self._scenario.total)
             else:
                 await asyncio.sleep(_UPDATE_AFTER_S)
-            self._timeline.mark("rolling_update", "begins")
+            self._timeline.mark(ROLLING_UPDATE, "begins")
             await application.deploy(_updated(self._settings), autoscaling_of(self._scenario, self._settings))
 
     async def _until_gone(self) -> None:

@@ -29,8 +29,8 @@ DOCUMENTS = {
     "tides.md": "# Tides\n\nSpring tides come about twice a month, when the sun and the moon pull along one line.\n",
     "mooring.md": "# Mooring\n\nA boat on a mooring buoy needs a bridle of two lines.\n",
 }
-#: Logical CPUs of every node; a GPU node's are for its Llm alone (Serve's other replicas need `cpu_plane`).
-NODE_CPUS = 8
+#: Logical CPUs of a node of the CPU plane. Ray starts a process for each at once, whether it is needed or not.
+NODE_CPUS = 2
 
 _ENGINE = "serving.deployments.scripted.ScriptedEngine"
 _SCRIPT_VARIABLE = "ANCHORAGE_SCRIPT"

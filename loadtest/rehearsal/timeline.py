@@ -19,6 +19,9 @@ from serving.deployments.names import APP, LLM
 NODES_WANTED, NODES_UP = "nodes_wanted", "nodes_up"
 REPLICAS_WANTED, REPLICAS_READY = "replicas_wanted", "replicas_ready"
 LEVELS = (NODES_WANTED, NODES_UP, REPLICAS_WANTED, REPLICAS_READY)
+#: Marks of what goes wrong on purpose.
+NODE_KILLED, ROLLING_UPDATE = "node_killed", "rolling_update"
+TROUBLE = (NODE_KILLED, ROLLING_UPDATE)
 
 _LOOK_S = 0.1
 
@@ -117,7 +120,8 @@ class Watcher:
         """Once, now."""
         self._provider()
         self._alive(time.monotonic(), gpu_nodes())
-        self._replicas(time.monotonic(), llm_details())
+        if details := llm_details():
+            self._replicas(time.monotonic(), details)
 
     def busy_node(self) -> str | None:
         """The GPU node that has had a running replica for longest, if any has."""
@@ -175,7 +179,7 @@ def gpu_nodes() -> set[str]:
 
 
 def llm_details() -> Mapping[str, Any]:
-    """What Serve knows of the Llm (`DeploymentDetails`)."""
+    """What Serve knows of the Llm (`DeploymentDetails`): nothing while it builds a new version of the application."""
     application = serve_details().get("applications", {}).get(APP, {})
     found: Mapping[str, Any] = application.get("deployments", {}).get(LLM, {})
     return found
