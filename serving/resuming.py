@@ -82,16 +82,17 @@ class Answer:
         return self.failure is not None and (self._waits or not self.nothing)
 
     def failed(self, error: EngineUnavailable, *, taken: bool) -> None:
-        """An attempt failed; `taken`: after a replica had begun with it. Raises the error if there is no other.
+        """An attempt failed; `taken`: after a replica had begun with it. Raises what failed last if there is no other.
 
         Twice an answer goes on: what ends three engines is likely the request itself. One that reached no replica
         did no harm: only for as long as it takes until routers know who is there.
         """
-        self.failure = error
+        if taken or self.failure is None:
+            self.failure = error
         self._tries += 1
         self._lost += taken
         if self._lost > _RESUMED or self._tries > _TRIES or not (self.nothing or self._begun()):
-            raise error
+            raise self.failure
 
     def _begun(self) -> Begun | None:
         """What another engine needs to go on; None for an answer without text, or one that cannot go on.

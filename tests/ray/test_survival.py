@@ -1,0 +1,226 @@
+"""No stream is cut because replicas are killed, scaled down or rolled over: 64 long answers at a time, each whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+import pytest_asyncio
+
+from tests.e2e.running_stack import MARK, marked
+
+from .conftest import until
+
+STREAMS = 64
+#: Words of an answer. At 50 a second they take 8 s, so that all are under way when something happens.
+WORDS = 400
+SCRIPT = {"tokens": 4096, "gap_s": 0.02}
+REPLICA = "ray::ServeReplica:anchorage:Llm"
+MODEL = "scripted@none"
+
+
+def settings(folder: Path, *, replicas: int, version: str = "1") -> dict[str, Any]:
+    llm = {
+        "model": "scripted",
+        "min_replicas": replicas,
+        "max_replicas": replicas,
+        "env": {
+            "RAYLLM_VLLM_ENGINE_CLS": "serving.deployments.scripted.ScriptedEngine",
+            "ANCHORAGE_SCRIPT": json.dumps(SCRIPT),
+            "VERSION": version,
+        },
+    }
+    api = {"replicas": 2, "port": 0, "uploads": False}
+    return {"api": api, "llm": llm, "index": {"catalog_url": f"sqlite:///{folder}/catalog.db"}}
+
+
+@dataclass
+class Application:
+    """A running `tests.ray.rolling` and its clients."""
+
+    process: asyncio.subprocess.Process
+    folder: Path
+    mark: str
+    url: str
+    http: httpx.AsyncClient
+    client: openai.AsyncOpenAI
+
+    async def deploy(self, *, replicas: int, version: str) -> None:
+        """Returns when Serve has been told; replicas come and go from then on."""
+        new = settings(self.folder, replicas=replicas, version=version)
+        new["api"]["port"] = httpx.URL(self.url).port
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(new).encode() + b"\n")
+        async for line in self.process.stdout:
+            # Ray tells of the processes that were killed here, too.
+            if line == b"deployed\n":
+                return
+        raise AssertionError("the application ended")
+
+    async def until_ready(self, replicas: int) -> None:
+        """So many replicas of the Llm answer, and no more."""
+
+        async def ready() -> bool:
+            page = (await self.http.get("/metrics")).text
+            answering = len(re.findall(r"^anchorage_engine_requests\{", page, re.M))
+            return answering == len(self.replicas()) == replicas
+
+        await until(ready, 90)
+
+    def replicas(self) -> list[psutil.Process]:
+        """Processes of Llm replicas."""
+        found = []
+        for process in marked(self.mark):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(REPLICA):
+                    found.append(process)
+        return found
+
+
+@dataclass
+class Heard:
+    """What one client got."""
+
+    words: list[str] = field(default_factory=list)
+    reason: str | None = None
+    usage: tuple[int, int] | None = None
+    resumed: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Every token in order exactly once, counted right, and ended for its own reason."""
+        expected = [f"w{number}" for number in range(WORDS)]
+        return (self.words, self.reason, self.usage) == (expected, "length", (7, WORDS))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def application(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Application]:
+    folder, mark = tmp_path_factory.mktemp("survival"), uuid.uuid4().hex
+    groups = settings(folder, replicas=2).items()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.ray.rolling",
+        env={**os.environ, MARK: mark, **{f"ANCHORAGE_{name.upper()}": json.dumps(group) for name, group in groups}},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(240):
+            url = (await process.stdout.readline()).decode().strip()
+        assert url
+        async with (
+            httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http,
+            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client,
+        ):
+            yield Application(process, folder, mark, url, http, client)
+        process.stdin.close()
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+    finally:
+        for left in marked(mark):
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+
+
+async def listen(application: Application, heard: Heard) -> None:
+    stream = await application.client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "hello"}],
+        max_tokens=WORDS,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    async for chunk in stream:
+        if chunk.usage is not None:
+            heard.usage = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+        for choice in chunk.choices:
+            heard.words += (choice.delta.content or "").split()
+            heard.reason = choice.finish_reason or heard.reason
+        rag = (chunk.model_extra or {}).get("rag") or {}
+        heard.resumed = rag.get("resumed", heard.resumed)
+
+
+async def under_way(
+    application: Application,
+) -> tuple[list[Heard], asyncio.Future[list[None]]]:
+    """64 answers, each with its first words, and the end of all."""
+    await application.until_ready(2)
+    heard = [Heard() for _ in range(STREAMS)]
+    ended = asyncio.gather(*(listen(application, each) for each in heard))
+
+    async def all_began() -> bool:
+        return ended.done() or all(len(each.words) > 10 for each in heard)
+
+    await until(all_began, 60)
+    assert not ended.done()
+    return heard, ended
+
+
+async def test_a_replica_that_is_killed_cuts_no_stream(application: Application) -> None:
+    """Half of the answers lose their replica, and go on in the other one from the very token."""
+    heard, ended = await under_way(application)
+    application.replicas()[0].kill()
+    await ended
+    assert [each for each in heard if not each.whole] == []
+    assert 0 < sum(each.resumed for each in heard) < STREAMS
+    page = (await application.http.get("/metrics")).text
+    assert re.search(r'^anchorage_answers_resumed_total\{.*reason="replica"', page, re.M)
+
+
+async def test_answers_wait_for_a_new_replica_when_all_are_killed(application: Application) -> None:
+    """Nobody is there to go on with the answers: they wait, their connections stay, and then they are whole."""
+    heard, ended = await under_way(application)
+    for replica in application.replicas():
+        replica.kill()
+    await ended
+    assert [each for each in heard if not each.whole] == []
+    assert sum(each.resumed for each in heard) >= STREAMS
+
+
+async def test_an_answer_outlives_its_engine(application: Application) -> None:
+    """An engine dies of another's request: what it was writing goes on in the other one, and its replica is replaced.
+
+    The request that killed it is tried on no more than three engines; then it is an error of the engine.
+    """
+    await application.until_ready(2)
+    before = {replica.pid for replica in application.replicas()}
+    heard = Heard()
+    listening = asyncio.create_task(listen(application, heard))
+    died = await application.http.post(
+        "/v1/chat/completions", json={"model": MODEL, "messages": [{"role": "user", "content": "!die"}]}
+    )
+    assert died.status_code == 502
+    assert "engine is dead" in died.json()["error"]["message"]
+    await listening
+    assert heard.whole
+    await application.until_ready(2)
+    assert before - {replica.pid for replica in application.replicas()}
+
+
+async def test_a_rolling_update_to_fewer_replicas_cuts_no_stream(application: Application) -> None:
+    """Under 64 streams every replica of Api and Llm is replaced, two by one: each finishes what it has begun."""
+    heard, ended = await under_way(application)
+    old = {replica.pid for replica in application.replicas()}
+    await application.deploy(replicas=1, version="2")
+    await ended
+    assert [each for each in heard if not each.whole] == []
+    assert sum(each.resumed for each in heard) == 0
+    await application.until_ready(1)
+    assert not old & {replica.pid for replica in application.replicas()}
