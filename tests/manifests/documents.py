@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 Document = dict[str, Any]
@@ -66,8 +67,12 @@ class Rendered:
     def named(self, kind: str, name: str) -> Document | None:
         return next((one for one in self.of(kind) if one["metadata"]["name"] == name), None)
 
-    def pods(self) -> list[PodTemplate]:
-        return [pod for document in self.documents for pod in pods(document)]
+    def pods(self) -> tuple[PodTemplate, ...]:
+        return self._pods
+
+    @cached_property
+    def _pods(self) -> tuple[PodTemplate, ...]:
+        return tuple(pod for document in self.documents for pod in pods(document))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from serving.settings import Settings
 
 _DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+#: What clients of ours read, not the program (serving/cli_options.py).
+_CLIENTS = {"ANCHORAGE_API_KEY"}
 #: Seconds between the end of a drain and the kill: Ray's processes have to end, too.
 _REST_S = 5
 
@@ -130,7 +132,8 @@ def _variables(pod: PodTemplate, rendered: Rendered) -> Iterator[str]:
         named = [one["name"] for one in container.get("env") or ()]
         values = serve_config.variables(container, rendered)
         for name in {*named, *values}:
-            if name.startswith(serve_config.PREFIX) and not _field(Settings, name):
+            ours = name.startswith(serve_config.PREFIX) and name not in _CLIENTS
+            if ours and not _field(Settings, name):
                 yield f"spec.{container['name']}.env.{name}: is no setting of serving/settings.py"
         with serve_config.environ(values):
             try:

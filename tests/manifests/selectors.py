@@ -8,6 +8,7 @@ from typing import Any
 from tests.manifests.documents import Document, PodTemplate, Rendered, title
 from tests.manifests.words import selects
 
+_GATEWAY = "gateway.networking.k8s.io/gateway-name"
 _RAY = ("RayCluster", "RayService", "RayJob")
 
 
@@ -162,21 +163,25 @@ _KINDS = {
 
 def optional(rendered: Rendered) -> dict[str, bool]:
     """Selectors that may find nothing in one set, because what they are for is a component of another: policies and
-    monitors. By object (and peer), whether they find a pod here.
+    monitors. By object (and peer), whether they find a pod here. Pods that a gateway's controller makes are nowhere.
     """
     found: dict[str, bool] = {}
     for document in rendered.of("NetworkPolicy", "PodMonitor"):
         spec, space = document["spec"], document["metadata"].get("namespace")
         selected = matched(rendered, spec.get("podSelector") or spec.get("selector"), space)
-        found[f"{title(document)}: its selector"] = bool(selected)
+        found[f"{title(document)}: its selector"] = bool(selected) or _of_a_gateway(spec.get("podSelector"))
         for path, peer in _peers(spec):
             key = f"{title(document)}: {path}"
-            found[key] = bool(matched(rendered, peer["podSelector"], space))
+            found[key] = bool(matched(rendered, peer["podSelector"], space)) or _of_a_gateway(peer["podSelector"])
         for endpoint in spec.get("podMetricsEndpoints") or ():
             port = endpoint.get("port") or endpoint.get("portNumber")
             key = f"{title(document)}: the port {port!r}"
             found[key] = any(port in ports(pod) for pod in selected) or (bool(selected) and _unsaid(selected))
     return found
+
+
+def _of_a_gateway(selector: Mapping[str, Any] | None) -> bool:
+    return _GATEWAY in {one["key"] for one in (selector or {}).get("matchExpressions") or ()}
 
 
 def _peers(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
