@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ingestion.cli_on_cluster import Context, Job, Kubeconfig, Namespace, OnCluster, Queue, run_on_cluster
 from ingestion.cli_progress import progress_bar, show_report
 from ingestion.options import Options
 from ingestion.report import IngestReport, OnProgress
@@ -132,6 +133,11 @@ def ingest_command(
     distributed: Distributed = False,
     ray_address: RayAddress = None,
     workers: Workers = None,
+    on_cluster: OnCluster = False,
+    queue: Queue = None,
+    namespace: Namespace = "anchorage",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Make a collection hold what the SOURCES hold now.
 
@@ -142,34 +148,40 @@ def ingest_command(
     Exit codes: 0 all went well; 1 nothing could be done, or a part is down; 2 a source does not exist or the command
     line is wrong; 3 some documents failed, the rest was ingested.
     """
+    places = (sources or [], tuple(include or ()), tuple(exclude or ()))
+    options = Options(sync=sync, dry_run=dry_run, retry_failed=retry_failed, wait_s=wait)
     console = Console(stderr=True, highlight=False)
-    show = _as_json if as_json else lambda report: show_report(Console(highlight=False), report)
     try:
         if not sources and not retry_failed:
             raise CallerError("Name at least one source: `anchorage ingest docs/`.")
+        if on_cluster:
+            job = Job(*places, collection, options, workers, queue)
+            raise typer.Exit(run_on_cluster(job, namespace, kubeconfig, context))
         settings = read_settings()
-        options = Options(sync=sync, dry_run=dry_run, retry_failed=retry_failed, wait_s=wait)
-        request = Request(
-            sources or [],
-            tuple(include or ()),
-            tuple(exclude or ()),
-            collection or settings.index.default_collection,
-            options,
-            data_dir.expanduser().resolve(),
-            Cluster(ray_address, workers) if distributed else None,
-        )
-        bar = progress_bar(console) if console.is_terminal and not no_progress and not watch else nullcontext(None)
-        with bar as on_progress:
-            report = asyncio.run(_run(request, settings, on_progress, show if watch else None))
+        collection = collection or settings.index.default_collection
+        cluster = Cluster(ray_address, workers) if distributed else None
+        request = Request(*places, collection, options, data_dir.expanduser().resolve(), cluster)
+        report = _ingest_here(console, request, settings, watch, as_json, quiet=no_progress)
     except CallerError as error:
         console.print(f"[bold red]anchorage:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(USAGE) from error
     except KeyboardInterrupt as error:
         console.print("Stopped. What was written is kept: the same command goes on from there.")
         raise typer.Exit(OK if watch else 130) from error
+    raise typer.Exit(exit_code(report))
+
+
+def _ingest_here(
+    console: Console, request: Request, settings: Settings, watch: bool, as_json: bool, *, quiet: bool
+) -> IngestReport:
+    """And shown; with `watch`, each time."""
+    show = _as_json if as_json else lambda report: show_report(Console(highlight=False), report)
+    bar = progress_bar(console) if console.is_terminal and not quiet and not watch else nullcontext(None)
+    with bar as on_progress:
+        report = asyncio.run(_run(request, settings, on_progress, show if watch else None))
     if not watch:
         show(report)
-    raise typer.Exit(exit_code(report))
+    return report
 
 
 def exit_code(report: IngestReport) -> int:

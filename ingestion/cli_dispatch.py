@@ -13,6 +13,10 @@ from serving.errors import CallerError
 Template = Annotated[str, typer.Argument(help="The RayJob to run a copy of; it is suspended itself.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the copy. One that exists is waited for.")]
 Namespace = Annotated[str, typer.Option("--namespace", help="Where the RayJobs are.")]
+Queue = Annotated[str | None, typer.Option("--queue", help="LocalQueue of Kueue that decides when it starts.")]
+Kubeconfig = Annotated[
+    str | None, typer.Option("--kubeconfig", envvar="KUBECONFIG", help="Default: the service account of this pod.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,19 +24,24 @@ def register(app: typer.Typer) -> None:
     app.command("dispatch")(dispatch_command)
 
 
-def dispatch_command(template: Template, name: Name, namespace: Namespace) -> None:
+def dispatch_command(
+    template: Template, name: Name, namespace: Namespace, queue: Queue = None, kubeconfig: Kubeconfig = None
+) -> None:
     """Run a copy of the RayJob TEMPLATE in this Kubernetes cluster, and wait for its end.
 
     Meant for a CronJob (manifests/base/ingestion). Killed and started again with the same name, it goes on waiting.
 
     Exit codes: 0 the job succeeded; 1 it failed, or could not be started; 2 there is no such template.
     """
-    from ingestion.dispatch import in_cluster
+    from ingestion.dispatch import PATIENCE_S, Copy, RayJobs
+    from serving.cluster.kubeconfig import connect
 
     console = Console(stderr=True, highlight=False)
     try:
-        with in_cluster(namespace) as jobs:
-            ended = jobs.dispatch(template, name, lambda state: console.print(f"{name}: {escape(state)}"))
+        jobs = RayJobs(connect(kubeconfig, patience_s=PATIENCE_S), namespace)
+        ended = jobs.dispatch(
+            template, Copy(name, queue=queue), lambda state: console.print(f"{name}: {escape(state)}")
+        )
     except CallerError as error:
         console.print(f"[bold red]anchorage:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from error

@@ -1,25 +1,26 @@
-"""An ingestion as a RayJob of this cluster: a copy of a suspended one, let go and waited for. The only importer of
-`kubernetes` in ingestion.
-"""
+"""An ingestion as a RayJob of a cluster: a copy of a suspended one, let go and waited for."""
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.errors import ConfigurationError, NotFound, WorkersUnavailable
+from serving.cluster.connection import Cluster
+from serving.errors import ClusterRefused, ClusterUnavailable, ConfigurationError, NotFound
 
-_GROUP, _VERSION, _PLURAL = "ray.io", "v1", "rayjobs"
 #: KubeRay makes pods' names of it.
 _LONGEST_NAME = 47
 _LOOK_S = 10.0
 #: The API server may be away so long, as it is while a control plane is upgraded, seconds.
-_PATIENCE_S = 600.0
+PATIENCE_S = 600.0
 #: Of `status.jobDeploymentStatus`; before them the job is pending, running or tried again.
 _ENDS = frozenset({"Complete", "Failed", "ValidationFailed"})
+#: Kueue decides when a job with this label starts; with the annotation, its pods may become more and fewer.
+_QUEUE, _ELASTIC = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/elastic-job"
+_MANAGER = "anchorage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +32,49 @@ class Ended:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a copy has of its own. `entrypoint` empty: the template's; `queue`: of Kueue."""
+
+    name: str
+    entrypoint: Sequence[str] = ()
+    queue: str | None = None
+
+
 class RayJobs:
     """The RayJobs of one namespace."""
 
-    def __init__(self, api: Any, namespace: str, *, look_s: float = _LOOK_S, patience_s: float = _PATIENCE_S) -> None:
-        self._api = api
+    def __init__(self, cluster: Cluster, namespace: str, *, look_s: float = _LOOK_S) -> None:
+        self._cluster = cluster
         self._namespace = namespace
+        self._path = f"/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
         self._look_s = look_s
-        self._patience_s = patience_s
 
-    def dispatch(self, template: str, name: str, on_state: Callable[[str], None] = lambda state: None) -> Ended:
-        """Run a copy of `template` called `name`; one that exists already is waited for. Blocking.
+    def dispatch(self, template: str, copy: Copy, on_state: Callable[[str], None] = lambda state: None) -> Ended:
+        """Run a copy of `template`; one of its name that exists already is waited for. Blocking.
 
         Raises NotFound (no such template), ConfigurationError (a name that cannot be, what the cluster refuses),
-        WorkersUnavailable (the API server does not answer).
+        ClusterUnavailable (the API server has been away for too long).
         """
-        if not 0 < len(name) <= _LONGEST_NAME:
-            raise ConfigurationError(f"{name!r}: a RayJob's name has 1 to {_LONGEST_NAME} characters.")
-        if self._get(name) is None:
-            found = self._get(template)
-            if found is None:
-                raise NotFound(f"There is no RayJob {template!r} in namespace {self._namespace!r} to make a copy of.")
-            self._create(copy_of(found, name))
+        self.start(template, copy)
+        return self.follow(copy.name, on_state)
+
+    def start(self, template: str, copy: Copy) -> None:
+        """Raises as `dispatch`."""
+        if not 0 < len(copy.name) <= _LONGEST_NAME:
+            raise ConfigurationError(f"{copy.name!r}: a RayJob's name has 1 to {_LONGEST_NAME} characters.")
+        if self._find(copy.name) is not None:
+            return
+        found = self._find(template)
+        if found is None:
+            raise NotFound(f"There is no RayJob {template!r} in namespace {self._namespace!r} to make a copy of.")
+        self._create(copy_of(found, copy))
+
+    def follow(self, name: str, on_state: Callable[[str], None] = lambda state: None) -> Ended:
+        """Raises as `dispatch`."""
         last = ""
         while True:
-            job = self._get(name)
+            job = self._find(name)
             if job is None:
                 return Ended(name, False, "it was deleted before it ended")
             status = job.get("status") or {}
@@ -68,81 +87,34 @@ class RayJobs:
                 return Ended(name, succeeded, str(status.get("message") or status.get("reason") or ""))
             time.sleep(self._look_s)
 
-    def _get(self, name: str) -> dict[str, Any] | None:
-        return self._patiently(
-            lambda: self._api.get_namespaced_custom_object(_GROUP, _VERSION, self._namespace, _PLURAL, name)
-        )
+    def _find(self, name: str) -> dict[str, Any] | None:
+        return self._cluster.find(f"{self._path}/{name}")
 
     def _create(self, job: Mapping[str, Any]) -> None:
-        self._patiently(
-            lambda: self._api.create_namespaced_custom_object(_GROUP, _VERSION, self._namespace, _PLURAL, job)
-        )
-
-    def _patiently(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-        """The call's result; None when there is no such thing, or (when creating) when it is there already."""
-        deadline = time.monotonic() + self._patience_s
+        """Again, where it is not known whether it was done: under one name there is one job."""
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                with _translated():
-                    return call()
-            except NotFound:
-                return None
-            except WorkersUnavailable:
+                self._cluster.create(self._path, dict(job), {"fieldManager": _MANAGER})
+                return
+            except ClusterRefused as refused:
+                if refused.reason != "AlreadyExists":
+                    raise
+                return
+            except ClusterUnavailable:
                 if time.monotonic() + self._look_s > deadline:
                     raise
                 time.sleep(self._look_s)
 
 
-def copy_of(template: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The same job under another name, and not suspended."""
-    metadata = template["metadata"]
-    return {
-        "apiVersion": f"{_GROUP}/{_VERSION}",
-        "kind": "RayJob",
-        "metadata": {
-            "name": name,
-            "labels": {**(metadata.get("labels") or {}), "app.kubernetes.io/instance": name},
-        },
-        "spec": {**template["spec"], "suspend": False},
-    }
-
-
-@contextmanager
-def in_cluster(namespace: str) -> Iterator[RayJobs]:
-    """By the service account of this pod. Raises ConfigurationError outside of one."""
-    from kubernetes import client, config
-
-    try:
-        config.load_incluster_config()
-    except config.ConfigException as error:
-        raise ConfigurationError(f"This is no pod of a Kubernetes cluster ({error}).") from error
-    with client.ApiClient() as connection:
-        yield RayJobs(client.CustomObjectsApi(connection), namespace)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Errors of the client as ours."""
-    from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ApiException as error:
-        if error.status in (404, 409):
-            raise NotFound(str(error.reason)) from error
-        if error.status is None or error.status == 429 or error.status >= 500:
-            raise WorkersUnavailable(f"The Kubernetes API server: {error.status} {error.reason}") from error
-        raise ConfigurationError(f"Kubernetes refuses it ({error.status}): {_message(error)}") from error
-    except HTTPError as error:
-        raise WorkersUnavailable(f"The Kubernetes API server does not answer: {error}") from error
-
-
-def _message(error: Any) -> str:
-    """What the API server says about it."""
-    import json
-
-    try:
-        return str(json.loads(error.body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return str(error.reason)
+def copy_of(template: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
+    """The same job under another name, and not suspended, unless a queue lets it go."""
+    labels = {"app.kubernetes.io/instance": copy.name, **(template["metadata"].get("labels") or {})}
+    metadata: dict[str, Any] = {"name": copy.name, "labels": labels}
+    spec = {**template["spec"], "suspend": copy.queue is not None}
+    if copy.entrypoint:
+        spec["entrypoint"] = shlex.join(copy.entrypoint)
+    if copy.queue is not None:
+        metadata["labels"] = {**labels, _QUEUE: copy.queue}
+        metadata["annotations"] = {_ELASTIC: "true"}
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}

@@ -47,7 +47,7 @@ With = Annotated[
     list[str] | None, typer.Option("--with", help="A component on top (manifests/components), or a folder. Repeatable.")
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Model of the LLM, as vLLM takes it. Adds the component `llm`.")
+    str | None, typer.Option("--model", help="Model of the LLM, as vLLM takes it. Adds `llm` and `guard`.")
 ]
 Gpus = Annotated[int | None, typer.Option("--gpus", min=1, max=64, help="GPUs of one replica of the LLM.")]
 MaxReplicas = Annotated[int | None, typer.Option("--max-replicas", min=1, help="Replicas of the LLM at most.")]
@@ -97,7 +97,7 @@ def deploy(
     from serving.cluster.tailor import Wishes
 
     wishes = Wishes(model, gpus, max_replicas, image, gpu_image, settings_of(set_ or ()))
-    components = tuple(dict.fromkeys([*(with_ or ()), *(["llm"] if wishes.for_llm else [])]))
+    components = tuple(dict.fromkeys([*(with_ or ()), *(["llm", "guard"] if wishes.for_llm else [])]))
     if render:
         _print_manifests(overlay, components, namespace_name(namespace), wishes)
         return

@@ -9,19 +9,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from serving.cli_cluster import DEFAULT_NAMESPACE, Context, Kubeconfig
 from serving.cli_next import data_dir_option, program
 from serving.cli_options import ApiKey, AsJson, DataDir, Url, read_settings, server_url
+from serving.cli_status_cluster import cluster_status
 from serving.client import Client, Refused, ServerUnreachable
 from serving.errors import CatalogUnavailable, ConfigurationError
 from serving.running import DEFAULT_DATA_DIR, running_server
 from serving.stack import running_milvus, with_catalog
+
+OnCluster = Annotated[bool, typer.Option("--cluster", help="Of a deployment on Kubernetes.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace of the deployment. Default: anchorage.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,9 +36,22 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    data_dir: DataDir = DEFAULT_DATA_DIR, url: Url = None, api_key: ApiKey = None, as_json: AsJson = False
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+    cluster: OnCluster = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Say what runs: Milvus, the server and its parts, and the collections. Exit code 0 when ready, 1 when not."""
+    """Say what runs: Milvus, the server and its parts, and the collections. Exit code 0 when ready, 1 when not.
+
+    With --cluster (or --namespace, or --context): a deployment on Kubernetes, its pods, replicas and GPU nodes, and
+    what it waits for and since when.
+    """
+    if cluster or namespace or context:
+        cluster_status(namespace or DEFAULT_NAMESPACE, kubeconfig, context, as_json)
     found = asyncio.run(_gather(data_dir.expanduser().resolve(), url, api_key))
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")

@@ -90,13 +90,13 @@ class Cluster:
     def delete(self, path: str, body: Json) -> Json:
         return self._patiently("DELETE", path, {}, body, _JSON, None).body
 
-    def text(self, path: str, query: Query | None = None) -> str:
+    def text(self, path: str, query: Query | None = None, *, silence_s: float = _READ_S) -> str:
         """What is no JSON: logs, metrics. Asked for once."""
-        return str(self._send("GET", path, query or {}, None, _JSON).data, "utf-8", "replace")
+        return str(self._send("GET", path, query or {}, None, _JSON, read_s=silence_s).data, "utf-8", "replace")
 
     def events(self, path: str, query: Query, *, silence_s: float) -> Iterator[Json]:
         """A watch's events, until the server ends it. `silence_s`: a connection that says nothing so long is dead."""
-        response = self._send("GET", path, {**query, "watch": True}, None, _JSON, stream_s=silence_s)
+        response = self._send("GET", path, {**query, "watch": True}, None, _JSON, read_s=silence_s, stream=True)
         try:
             with _translated(self.name):
                 yield from _lines(response)
@@ -137,7 +137,15 @@ class Cluster:
                 renewed = True
 
     def _send(
-        self, method: str, path: str, query: Query, body: Json | None, content: str, *, stream_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Json | None,
+        content: str,
+        *,
+        read_s: float = _READ_S,
+        stream: bool = False,
     ) -> Any:
         """The response; one that is not to be streamed has been read."""
         with _translated(self.name):
@@ -149,8 +157,8 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = self._api.call_api(*request, _request_timeout=(_CONNECT_S, stream_s or _READ_S))
-            if stream_s is None or answer.status >= 300:
+            answer = self._api.call_api(*request, _request_timeout=(_CONNECT_S, read_s))
+            if not stream or answer.status >= 300:
                 answer.read()
         if answer.status >= 300:
             raise _refusal(answer, path, self.name)

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from ingestion.dispatch import copy_of
+from ingestion.dispatch import Copy, copy_of
 from serving.cli import build
 from serving.settings import Settings
 from tests.manifests.schemas import (
@@ -72,7 +72,7 @@ def test_core_kinds_are_what_kubernetes_takes(name: str) -> None:
 def test_the_ray_job_is_what_its_crd_takes() -> None:
     """The template, and the copy that `anchorage dispatch` makes of it."""
     check_custom(JOB)
-    check_custom(copy_of(JOB, "anchorage-sync-29401234"))
+    check_custom(copy_of(JOB, Copy("anchorage-sync-29401234")))
 
 
 @pytest.mark.parametrize(
