@@ -22,7 +22,7 @@ from serving.deployments.ready import ReadyFile
 from serving.settings import Settings
 from tests.manifests.custom import document_faults
 from tests.manifests.documents import Document, PodTemplate, Rendered
-from tests.manifests.rendering import MANIFESTS, Offer, parsed, rendered
+from tests.manifests.rendering import MANIFESTS, Offer, kustomize, parsed, rendered
 
 ROOT = MANIFESTS.parent
 SECONDS = Settings.model_construct().api.deadline_s
@@ -168,6 +168,17 @@ def test_the_weights_are_those_of_the_llm() -> None:
     assert values["HF_HOME"] == _settings(found)["data"]["HF_HOME"]
     mounts = [one["mountPath"] for pod in _ray(found) for one in _container(pod)["volumeMounts"]]
     assert mounts.count("/models") == len(_ray(found))
+
+
+def test_a_set_of_ones_own_renders(tmp_path: Path) -> None:
+    """The README's example: its labels reach every pod, those inside custom resources, too."""
+    block = re.search(r"^```yaml\n(.*?)^```", (MANIFESTS / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert block
+    here = os.path.relpath(MANIFESTS, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(block[1].replace("../anchorage/manifests", here))
+    found = Rendered("own", tuple(parsed(kustomize(tmp_path.resolve()))))
+    assert found.of("PodMonitor")
+    assert {pod.labels.get("team") for pod in found.pods()} == {"search"}
 
 
 def test_node_classes_are_what_karpenter_takes() -> None:
