@@ -24,7 +24,7 @@ def make_tiny_llama(folder: Path, *, context: int = 1024) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer(), bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|end|>"
+        tokenizer_object=train_tokenizer(), bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|end|>"
     )
     tokenizer.chat_template = _TEMPLATE
     tokenizer.save_pretrained(folder)
@@ -47,7 +47,7 @@ def make_tiny_llama(folder: Path, *, context: int = 1024) -> Path:
     return folder
 
 
-def _tokenizer() -> object:
+def train_tokenizer() -> object:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

@@ -82,3 +82,40 @@ def test_what_was_not_given_is_left_out_and_zero_stays_zero() -> None:
     assert "top_p" not in body
     assert "stop" not in body
     assert body["logit_bias"] == {"1": 1}
+
+
+PIECES = [("a", [10]), ("b", [11]), ("cd", [12, 13]), ("", [14]), ("e", [15])]
+
+
+def test_the_ids_of_tokens_travel_before_their_text() -> None:
+    """All of a batch together, and the prompt's with the first; also of chunks with several tokens, or without text."""
+    opening = sse(
+        {"prompt_token_ids": [1, 2], "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+    )
+    chunks = [opening, *(chat({"content": text}, token_ids=ids) for text, ids in PIECES)]
+    reader = vllm.Reader()
+    batches = [reader.items([chunk]) for chunk in chunks]
+    assert batches[0] == [(vllm.IDS, [], [1, 2])]
+    assert batches[2] == [(vllm.IDS, [11], None), "b"]
+    assert vllm.Reader().items(chunks) == [(vllm.IDS, [10, 11, 12, 13, 14, 15], [1, 2]), "a", "b", "cd", "e"]
+    assert vllm.events(vllm.Reader().items(chunks)) == [Token("a"), Token("b"), Token("cd"), Token("e")]
+
+
+def test_a_completion_says_its_prompts_ids_in_its_first_choice() -> None:
+    """vLLM puts them beside the text there, which must not slow down the chunks that come without them."""
+    first = {"index": 0, "text": "a", "finish_reason": None, "prompt_token_ids": [1, 2], "token_ids": [3]}
+    then = {"index": 0, "text": "b", "finish_reason": None, "prompt_token_ids": None, "token_ids": [4]}
+    chunks = [sse({"choices": [choice]}) for choice in (first, then, then)]
+    assert vllm.Reader().items(chunks) == [(vllm.IDS, [3, 4, 4], [1, 2]), "a", "b", "b"]
+
+
+def test_ids_are_asked_for_where_an_answer_can_go_on_elsewhere() -> None:
+    """Not where an engine's parser or grammar would have to start in the middle."""
+    for extra, asked in (
+        ({}, True),
+        ({"logit_bias": {"1": 1}}, True),
+        ({"tools": []}, False),
+        ({"logprobs": True}, False),
+    ):
+        request = GenerationRequest("r", "tiny", (), Sampling(extra=extra), "hi", prompt="A pod")
+        assert ("return_token_ids" in vllm.body(request)[1]) is asked
