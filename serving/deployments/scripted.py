@@ -88,10 +88,10 @@ class ScriptedEngine:
         ids = bool(request.get("return_token_ids"))
         self.running += 1
         try:
-            if ids:
-                yield _sse({**_HEAD, "choices": [], "prompt_token_ids": prompt})
             async for number in self._numbers(first, end):
                 await self.check_health()
+                if ids and number == first:
+                    yield _sse({**_HEAD, "choices": [], "prompt_token_ids": prompt})
                 yield _word(chat, number, ids)
         finally:
             self.running -= 1
