@@ -140,12 +140,13 @@ class RemoteLlm:
             except EngineUnavailable as error:
                 self._watch.doubt()
                 answer.failed(error, taken=call.replica is not None)
-                self._log.warning("answer_resumed", lost=call.reason, replica=call.replica, error=str(error))
+                self._log.warning("answer_lost", lost=call.reason, replica=call.replica, error=str(error))
+            if call.replica is None:
+                await asyncio.sleep(_PAUSE_S)
+                continue
             self._resumed(call.reason)
             if not answer.nothing:
                 yield [Progress("resuming", 0.0)]
-            if call.replica is None:
-                await asyncio.sleep(_PAUSE_S)
 
     async def _relay(self, call: _Call, answer: Answer) -> AsyncGenerator[Batch]:
         events: Batch = []
