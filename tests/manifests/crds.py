@@ -34,12 +34,13 @@ _TYPE_META = {
 
 @dataclass(frozen=True)
 class Definition:
-    """One served version of a kind."""
+    """One served version of a kind. `stored`: the version that the API server keeps."""
 
     group: str
     version: str
     kind: str
     namespaced: bool
+    stored: str
     schema: Mapping[str, Any]
     validator: jsonschema.protocols.Validator
 
@@ -73,7 +74,8 @@ def _definition(group: str, version: str, kind: str) -> Definition | None:
                 scope = crd["spec"]["scope"] == "Namespaced"
                 whole = {**schema, "properties": {**schema.get("properties", {}), **_TYPE_META}}
                 checker = jsonschema.Draft202012Validator(converted(whole))
-                return Definition(group, version, kind, scope, schema, checker)
+                stored = next(one["name"] for one in crd["spec"]["versions"] if one["storage"])
+                return Definition(group, version, kind, scope, stored, schema, checker)
     return None
 
 

@@ -40,6 +40,8 @@ def _cached(text: str) -> tuple[str, ...]:
 
 
 def _by_schema(document: Document, found: Definition) -> Iterator[str]:
+    if found.version != found.stored:
+        yield f"apiVersion: {found.version} is served for old clients: write {found.group}/{found.stored}"
     if "status" in document:
         yield "status: is the operator's to write: take it out"
     whole = defaulted(document, found.schema)

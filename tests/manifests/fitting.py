@@ -110,6 +110,8 @@ def _stopping(settings: Settings, document: Document, pods: list[PodTemplate], r
         container = pod.spec["containers"][0]
         given = serve_config.variables(container, rendered)
         drain = float(given.get(_DRAIN, 30))
+        if "ray stop" in str((container.get("lifecycle") or {}).get("preStop")):
+            yield f"{pod.path}: preStop: `ray stop` ends Ray before its replicas have drained: sleep instead"
         pause = (((container.get("lifecycle") or {}).get("preStop") or {}).get("sleep") or {}).get("seconds", 0)
         grace = pod.spec.get("terminationGracePeriodSeconds", 30)
         if not replica_drain_s(longest) < drain:

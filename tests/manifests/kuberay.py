@@ -24,6 +24,7 @@ _V2 = "RAY_enable_autoscaler_v2"
 _FT, _NAMESPACE = "ray.io/ft-enabled", "ray.io/external-storage-namespace"
 _TIMEOUT = "ray.io/initializing-timeout"
 _DURATION = r"(?=.*[1-9])(\d+(\.\d+)?(ns|us|ms|s|m|h))+|[1-9]\d*"
+_QUEUE = "kueue.x-k8s.io/queue-name"
 _DELETION_ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 
 
@@ -110,8 +111,19 @@ def _job(document: Document, spec: Mapping[str, Any] | None = None) -> Iterator[
         yaml.safe_load(given.get("runtimeEnvYAML") or "")
     except yaml.YAMLError as error:
         yield f"spec.runtimeEnvYAML: is no YAML: {error}"
+    if spec is None and _QUEUE in (document["metadata"].get("labels") or {}):
+        yield from _queued(given, document["metadata"].get("annotations") or {})
     if given.get("rayClusterSpec"):
         yield from _cluster(document, "spec.rayClusterSpec", given["rayClusterSpec"])
+
+
+def _queued(spec: Mapping[str, Any], annotations: Mapping[str, str]) -> Iterator[str]:
+    """What Kueue 0.19 asks of a RayJob in a queue."""
+    if not spec.get("shutdownAfterJobFinishes") or spec.get("clusterSelector"):
+        yield "spec: in a queue of Kueue it needs shutdownAfterJobFinishes, and no clusterSelector"
+    autoscaled = (spec.get("rayClusterSpec") or {}).get("enableInTreeAutoscaling")
+    if autoscaled and annotations.get("kueue.x-k8s.io/elastic-job") != "true":
+        yield 'metadata.annotations: with autoscaling, Kueue needs kueue.x-k8s.io/elastic-job: "true"'
 
 
 def _deletion(spec: Mapping[str, Any]) -> Iterator[str]:

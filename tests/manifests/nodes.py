@@ -21,6 +21,8 @@ def faults(rendered: Rendered) -> list[str]:
     """Of pods and of Karpenter's pools."""
     pods, pools = rendered.pods(), rendered.of("NodePool")
     found = [f"{pod.where}: {fault}" for pod in pods for fault in (*_gpu(pod), *_head(pod))]
+    if "onprem" not in rendered.name or "cluster-autoscaler" in rendered.name:  # else the nodes are there already
+        found += [f"{pod.where}: {fault}" for pod in pods for fault in _from_zero(pod)]
     found += [f"{pod.where}: {fault}" for pod in pods for fault in _placed(pod, pools)] if pools else []
     for pool in pools:
         found += [f"{title(pool)}: {fault}" for fault in _pool(pool, rendered)]
@@ -59,6 +61,22 @@ def _gpu(pod: PodTemplate) -> Iterator[str]:
         yield "spec.resourceClaims: Ray does not see what a claim brings: set the group's resources {GPU: ...}"
 
 
+def _from_zero(pod: PodTemplate) -> Iterator[str]:
+    found = [key for key in _selected(pod) if key.startswith("nvidia.com/")]
+    if found:
+        yield f"spec: selects nodes by {', '.join(found)}, which comes only after a node: none would start from zero"
+
+
+def _selected(pod: PodTemplate) -> Iterator[str]:
+    """Labels of nodes that it must have."""
+    yield from pod.spec.get("nodeSelector") or {}
+    wanted = ((pod.spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in wanted.get("nodeSelectorTerms") or ():
+        yield from (one["key"] for one in term.get("matchExpressions") or ())
+
+
 def _head(pod: PodTemplate) -> Iterator[str]:
     """The head holds no work, so that it can be small and stay."""
     if pod.role != "head":
@@ -76,6 +94,8 @@ def _head(pod: PodTemplate) -> Iterator[str]:
 
 def _placed(pod: PodTemplate, pools: list[Document]) -> Iterator[str]:
     """Where a set has node pools, one of them takes the pod."""
+    if pod.spec.get("resourceClaims") and pod.gpus:
+        yield "spec.resourceClaims: Karpenter 1.14 does not see claims: no node would come (use the device plugin)"
     possible = [pool for pool in pools if all(tolerates(pod, taint) for taint in _taints(pool))]
     if not possible:
         yield "spec.tolerations: tolerates the taints of no NodePool of this set"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from tests.manifests import selectors
 from tests.manifests.core import is_core
 from tests.manifests.crds import definition
 from tests.manifests.documents import Document, PodTemplate, Rendered, containers, title
-from tests.manifests.rendering import MANIFESTS
+from tests.manifests.rendering import MANIFESTS, leaves
 
 #: Kinds of Kubernetes that no namespace holds.
 _CLUSTER_WIDE = {
@@ -23,6 +25,10 @@ _CLUSTER_WIDE = {
     "PersistentVolume",
     "CustomResourceDefinition",
 }
+_URL = re.compile(r"(https?)://([a-z][a-z0-9-]*)(?::(\d+))?(?=[/\s'\"]|$)")
+_ADDRESS = re.compile(r"([a-z][a-z0-9-]*):(\d+)")
+#: Services that the component `external-data` is in place of.
+_DATA = {"milvus", "postgres"}
 _BUILT_IN_ACCOUNTS = {"default"}
 _SYSTEM = "system-"
 
@@ -47,7 +53,32 @@ def faults(rendered: Rendered) -> list[str]:
         found += [f"{title(document)}: {fault}" for fault in _place(document, rendered)]
         for one in _of_document(document):
             found += [f"{title(document)}: {fault}" for fault in _found(one, rendered)]
+    found += _addresses(rendered)
     return list(dict.fromkeys(found))
+
+
+def _addresses(rendered: Rendered) -> Iterator[str]:
+    """A host without a dot is a Service of the set, but where the data is said to be elsewhere."""
+    there = selectors.services(rendered)
+    outside = _DATA if rendered.named("NetworkPolicy", "anchorage-external-data") else set()
+    for document in rendered.documents:
+        for path, value in leaves(document):
+            for host, port in _hosts(path, value):
+                where = f"{title(document)}: {'.'.join(map(str, path))}: {host}:{port}"
+                ports = {one["port"] for one in there.get(host, {}).get("ports") or ()}
+                if host in there and port not in ports:
+                    yield f"{where}: the Service has only {', '.join(map(str, sorted(ports)))}"
+                elif host not in there and host not in outside:
+                    yield f"{where}: no Service is named {host!r} in this set"
+
+
+def _hosts(path: tuple[str | int, ...], value: Any) -> Iterator[tuple[str, int]]:
+    if not isinstance(value, str):
+        return
+    for scheme, host, port in _URL.findall(value):
+        yield host, int(port or (443 if scheme == "https" else 80))
+    if path[-1] in ("redisAddress", "endpoint") and (found := _ADDRESS.fullmatch(value)):
+        yield found[1], int(found[2])
 
 
 def _found(wanted: Reference, rendered: Rendered) -> Iterator[str]:

@@ -6,44 +6,47 @@ from typing import Any
 
 from tests.manifests.seeding import CPU, DRA, EDGES, GPU, HEAD, INCREMENTAL, KUEUE, MILVUS, OF_CPU, Seed, Set, at, put
 
-KUBERAY = [
-    Seed("kuberay", "upgrade-type", at("upgradeStrategy.type", "BlueGreen"), "'BlueGreen' is none of NewCluster"),
-    Seed("kuberay", "name", lambda s: s.one("RayService")["metadata"].update(name="a" * 48), "at most 47"),
-    Seed("kuberay", "job-name", lambda s: s.one("RayJob")["metadata"].update(name="a" * 48), "at most 47"),
+OPERATORS = [
+    Seed("operators", "upgrade-type", at("upgradeStrategy.type", "BlueGreen"), "'BlueGreen' is none of NewCluster"),
+    Seed("operators", "name", lambda s: s.one("RayService")["metadata"].update(name="a" * 48), "at most 47"),
+    Seed("operators", "job-name", lambda s: s.one("RayJob")["metadata"].update(name="a" * 48), "at most 47"),
     Seed(
-        "kuberay",
+        "operators",
         "timeout",
         lambda s: s.one("RayService")["metadata"].update(annotations={"ray.io/initializing-timeout": "soon"}),
         "neither seconds nor",
     ),
-    Seed("kuberay", "min-max", at(f"{CPU}.minReplicas", 99), "minReplicas: 99 must be at least 0 and at most"),
+    Seed("operators", "min-max", at(f"{CPU}.minReplicas", 99), "minReplicas: 99 must be at least 0 and at most"),
     Seed(
-        "kuberay",
+        "operators",
         "resources-twice",
         lambda s: s.group("cpu").update(rayStartParams={"num-cpus": "2"}, resources={"CPU": "2"}),
         "exclude each other",
     ),
-    Seed("kuberay", "labels", at(f"{CPU}.rayStartParams.labels", "a=b"), "rayStartParams.labels: is refused"),
-    Seed("kuberay", "restart", at(f"{CPU}.template.spec.restartPolicy", "Always"), "Always must be Never"),
+    Seed("operators", "labels", at(f"{CPU}.rayStartParams.labels", "a=b"), "rayStartParams.labels: is refused"),
+    Seed("operators", "restart", at(f"{CPU}.template.spec.restartPolicy", "Always"), "Always must be Never"),
     Seed(
-        "kuberay",
+        "operators",
         "v2-by-variable",
         lambda s: s.container("head").setdefault("env", []).append({"name": "RAY_enable_autoscaler_v2", "value": "1"}),
         "is set beside it on the head",
     ),
-    Seed("kuberay", "v2-unsaid", lambda s: s.cluster["autoscalerOptions"].pop("version"), "said explicitly"),
-    Seed("kuberay", "auth", at("rayClusterConfig.rayVersion", ""), "token needs rayVersion 2.52"),
+    Seed("operators", "v2-unsaid", lambda s: s.cluster["autoscalerOptions"].pop("version"), "said explicitly"),
+    Seed("operators", "auth", at("rayClusterConfig.rayVersion", ""), "token needs rayVersion 2.52"),
     Seed(
-        "kuberay", "k8s-auth", at("rayClusterConfig.authOptions.enableK8sTokenAuth", True), "is refused for RayService"
+        "operators",
+        "k8s-auth",
+        at("rayClusterConfig.authOptions.enableK8sTokenAuth", True),
+        "is refused for RayService",
     ),
     Seed(
-        "kuberay",
+        "operators",
         "gate",
         at("rayClusterConfig.networkPolicy", {"mode": "DenyAll"}),
         "networkPolicy: needs a feature gate",
     ),
     Seed(
-        "kuberay",
+        "operators",
         "redis-address",
         lambda s: (
             s.container("head").setdefault("env", []).append({"name": "RAY_REDIS_ADDRESS", "value": "redis:6379"})
@@ -51,41 +54,41 @@ KUBERAY = [
         "RAY_REDIS_ADDRESS is set",
     ),
     Seed(
-        "kuberay", "rocksdb", at("rayClusterConfig.gcsFaultToleranceOptions", {"backend": "rocksdb"}), "rocksdb needs"
+        "operators", "rocksdb", at("rayClusterConfig.gcsFaultToleranceOptions", {"backend": "rocksdb"}), "rocksdb needs"
     ),
     Seed(
-        "kuberay", "head-service", at(f"{HEAD}.headService", {"metadata": {"name": "x"}}), "headService.metadata.name"
+        "operators", "head-service", at(f"{HEAD}.headService", {"metadata": {"name": "x"}}), "headService.metadata.name"
     ),
-    Seed("kuberay", "no-container", at(f"{CPU}.template.spec.containers", []), "needs a container"),
-    Seed("kuberay", "group-name", at(f"{CPU}.groupName", "CPU_1"), "'CPU_1' is no DNS label"),
+    Seed("operators", "no-container", at(f"{CPU}.template.spec.containers", []), "needs a container"),
+    Seed("operators", "group-name", at(f"{CPU}.groupName", "CPU_1"), "'CPU_1' is no DNS label"),
     Seed(
-        "kuberay",
+        "operators",
         "step",
         at("upgradeStrategy.clusterUpgradeOptions.stepSizePercent", 80),
         "stepSizePercent: 80 is not within",
         INCREMENTAL,
     ),
     Seed(
-        "kuberay",
+        "operators",
         "no-options",
         lambda s: s.service["upgradeStrategy"].pop("clusterUpgradeOptions"),
         "an incremental upgrade needs them",
         INCREMENTAL,
     ),
     Seed(
-        "kuberay",
+        "operators",
         "ttl",
         lambda s: s.one("RayJob")["spec"].update(shutdownAfterJobFinishes=False),
         "needs shutdownAfter",
     ),
     Seed(
-        "kuberay",
+        "operators",
         "submitter",
         lambda s: s.one("RayJob")["spec"].pop("submitterPodTemplate"),
         "submitterPodTemplate: is",
     ),
     Seed(
-        "kuberay",
+        "operators",
         "deletion",
         lambda s: s.one("RayJob")["spec"].update(
             deletionStrategy={"deletionRules": [{"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED"}}]}
@@ -94,7 +97,37 @@ KUBERAY = [
     ),
 ]
 
+MORE_OPERATORS = [
+    Seed(
+        "operators",
+        "queued",
+        lambda s: s.one("RayJob")["metadata"]["labels"].update({"kueue.x-k8s.io/queue-name": "q"}),
+        "Kueue needs kueue.x-k8s.io/elastic-job",
+    ),
+    Seed(
+        "operators",
+        "stream",
+        lambda s: s.one("Milvus")["spec"]["dependencies"].pop("msgStreamType"),
+        "say woodpecker",
+        MILVUS,
+    ),
+    Seed(
+        "operators",
+        "etcd-lost",
+        lambda s: put(s.one("Milvus"), "spec.dependencies.etcd.inCluster.deletionPolicy", "Delete"),
+        "must be Retain",
+        MILVUS,
+    ),
+]
+
 NAMES = [
+    Seed(
+        "crossing",
+        "address",
+        lambda s: _config(s).update(ANCHORAGE_INDEX__MILVUS_URI="http://milvu:19530"),
+        "no Service",
+    ),
+    Seed("crossing", "address-port", lambda s: _config(s).update(X="http://milvus:19531"), "has only 19530"),
     Seed("crossing", "config-map", at(f"{OF_CPU}.envFrom.0.configMapRef.name", "settings"), "no ConfigMap is named"),
     Seed("crossing", "secret", lambda s: _secret(s, name="anchorage-x"), "the Secret anchorage-x .* is in no README"),
     Seed("crossing", "secret-key", lambda s: _secret(s, key="catalogue"), "its key catalogue is in no README"),
@@ -138,6 +171,14 @@ NAMES = [
 ]
 
 SELECTORS = [
+    Seed("crossing", "head-in-service", at("excludeHeadPodFromServeSvc", False), "the head holds no replica"),
+    Seed(
+        "crossing",
+        "stream-cut",
+        lambda s: put(s.one("HTTPRoute", "anchorage"), "spec.rules.0.timeouts", {"request": "30s"}),
+        "may cut a stream",
+        EDGES,
+    ),
     Seed(
         "crossing",
         "service-selector",
@@ -234,9 +275,17 @@ NODES = [
     ),
     Seed("crossing", "node-selector", at(f"{GPU}.template.spec.nodeSelector", {"pool": "x"}), "no NodePool that it"),
     Seed("crossing", "claim-unseen", lambda s: s.group("gpu").pop("resources"), "Ray does not see what a claim", DRA),
+    Seed(
+        "crossing",
+        "product-label",
+        at(f"{GPU}.template.spec.nodeSelector", {"nvidia.com/gpu.product": "L4"}),
+        "after a",
+    ),
+    Seed("crossing", "karpenter-claims", lambda s: _claims(s), "Karpenter 1.14 does not see claims"),
 ]
 
 SIZES = [
+    Seed("crossing", "ray-stop", at(f"{OF_CPU}.lifecycle.preStop", {"exec": {"command": ["ray stop"]}}), "`ray stop`"),
     Seed("crossing", "replicas", lambda s: s.settings("llm", max_replicas=9), "llm may ask for 9 GPUs"),
     Seed("crossing", "ranks", lambda s: s.settings("llm", engine_args={"tensor_parallel_size": 2}), "need one pod"),
     Seed("crossing", "device", lambda s: s.settings("llm", device="auto"), "say gpu"),
@@ -281,6 +330,14 @@ def _serving_budget(given: Set) -> Any:
 
 def _pool(given: Set) -> Any:
     return given.one("NodePool", "anchorage-gpu")["spec"]
+
+
+def _claims(given: Set) -> None:
+    for side in given.container("gpu")["resources"].values():
+        side.pop("nvidia.com/gpu", None)
+    given.container("gpu")["resources"]["claims"] = [{"name": "gpu"}]
+    given.pod("gpu")["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": "anchorage-gpu"}]
+    given.group("gpu").update(rayStartParams={}, resources={"GPU": "1", "CPU": "4"})
 
 
 def _config(given: Set) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.manifests.seeding import CPU, DRA, EDGES, MILVUS, OF_CPU, OF_GPU, Seed, Set, at, put
+from tests.manifests.seeding import CPU, DRA, EDGES, KUEUE, MILVUS, OF_CPU, OF_GPU, Seed, Set, at, put
 
 RENDERING = [
     Seed("rendering", "twice", lambda s: s.documents.append(dict(s.one("Service"))), "is there 2 times"),
@@ -139,6 +139,13 @@ CUSTOM = [
     ),
     Seed("custom", "metadata", lambda s: s.one("NodePool")["metadata"].update(label={}), "'label' was unexpected"),
     Seed("custom", "milvus", lambda s: s.one("Milvus")["spec"].update(mod="cluster"), "'mod' was unexpected", MILVUS),
+    Seed(
+        "custom",
+        "old-version",
+        lambda s: s.one("LocalQueue").update(apiVersion="kueue.x-k8s.io/v1beta1"),
+        "write kueue.x-k8s.io/v1beta2",
+        KUEUE,
+    ),
     Seed("custom", "replaced-list", lambda s: s.group("gpu").pop("template"), "'template' is a required property"),
     Seed(
         "custom",

@@ -73,6 +73,8 @@ def _unsaid(found: list[PodTemplate]) -> bool:
 
 def _ray_service(document: Document, rendered: Rendered) -> Iterator[str]:
     """Clients reach pods that serve; never through a GPU pod, which goes away with its node."""
+    if not document["spec"].get("excludeHeadPodFromServeSvc"):
+        yield "spec.excludeHeadPodFromServeSvc: must be true: the head holds no replica and may go"
     own = (document["spec"].get("serveService") or {}).get("spec") or {}
     mine = [pod for pod in rendered.pods() if pod.document is document and pod.role == "worker"]
     for port in own.get("ports") or ():
@@ -115,6 +117,9 @@ def _replicas(pod: PodTemplate) -> int | None:
 
 def _route(document: Document, rendered: Rendered) -> Iterator[str]:
     for i, rule in enumerate(document["spec"].get("rules") or ()):
+        limit = (rule.get("timeouts") or {}).get("request")
+        if rule.get("backendRefs") and limit != "0s":
+            yield f"spec.rules.{i}.timeouts.request: {limit} may cut a stream: 0s (the Api has its own deadline)"
         for backend in rule.get("backendRefs") or ():
             if backend.get("kind", "Service") == "Service":
                 yield from _backend(rendered, f"spec.rules.{i}", backend["name"], backend.get("port"))

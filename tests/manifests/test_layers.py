@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.manifests import core, crds, crossing, custom, kuberay, pods, rendering, selectors, serve_config
+from tests.manifests import core, crds, crossing, custom, kuberay, milvus, pods, rendering, selectors, serve_config
 from tests.manifests.documents import Rendered
 
 OFFERS = rendering.offers()
@@ -16,7 +16,7 @@ LAYERS: dict[str, Callable[[Rendered], list[str]]] = {
     "custom": custom.faults,
     "pods": pods.faults,
     "serve-config": serve_config.faults,
-    "kuberay": kuberay.faults,
+    "operators": lambda given: [*kuberay.faults(given), *milvus.faults(given)],
     "crossing": crossing.faults,
 }
 
