@@ -88,8 +88,10 @@ class Llm:
         """
         if self._leaving is not None:
             await asyncio.shield(self._leaving)
-        seam = Seam.find(begun, self._tokens()) if begun else None
-        if seam:
+        seam = None
+        if begun is not None:
+            yield [(vllm.FROM, self._replica)]
+            seam = Seam.find(begun, self._tokens())
             yield [seam.opening()]
             if seam.complete(body):
                 yield seam.end()

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 
 from tests.e2e import running_stack
 
@@ -41,23 +42,11 @@ class Stack:
         page = (await self.http.get("/metrics")).text
         return int(sum(float(count) for count in re.findall(r"^anchorage_engine_requests\{.*\} (\S+)$", page, re.M)))
 
-    def kill(self, name: str) -> None:
-        """Kill the server's processes whose command line begins with `name`."""
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The server's processes whose command line begins with `name`, at least one."""
         named = [process for process in self.server.family() if " ".join(process.cmdline()).startswith(name)]
         assert named
-        for process in named:
-            process.kill()
-
-    async def kill_while_it_writes(self, name: str, model: str, **fields: Any) -> None:
-        """Stream an answer, kill once its first token is here, and read on to the end."""
-        stream = await self.client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": "hello"}], stream=True, **fields
-        )
-        killed = False
-        async for chunk in stream:
-            if not killed and chunk.choices and chunk.choices[0].delta.content:
-                self.kill(name)
-                killed = True
+        return named
 
 
 @asynccontextmanager

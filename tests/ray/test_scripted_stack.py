@@ -134,6 +134,7 @@ async def test_a_killed_replica_interrupts_an_answer(stack: Stack) -> None:
     async for chunk in stream:
         words += (chunk.choices[0].delta.content or "").split() if chunk.choices else []
         if len(words) == 10:
-            stack.kill("ray::ServeReplica:anchorage:Llm")
+            for replica in stack.processes("ray::ServeReplica:anchorage:Llm"):
+                replica.kill()
             assert (await stack.chat("extractive", QUESTION)).status_code == 200
     assert words == [f"w{number}" for number in range(400)]
