@@ -35,7 +35,7 @@ class Row:
     cold: bool = False
     #: How often another replica went on with the answer.
     resumed: int = 0
-    #: Stages of the cold start that were reported while the caller waited.
+    #: Stages that were reported while the caller waited, in their order.
     stages: list[str] = field(default_factory=list)
     retry_after_s: float | None = None
     #: What went wrong.
@@ -124,7 +124,7 @@ def _take(row: Row, heard: _Heard, line: str) -> None:
 
 def _judge(row: Row, heard: _Heard) -> None:
     report = heard.report
-    row.cold = bool(report.get("cold")) or bool(row.stages)
+    row.cold = bool(report.get("cold"))
     row.resumed = int(report.get("resumed") or 0)
     row.prompt_tokens = int(heard.usage.get("prompt_tokens") or 0)
     written = "extractive" if report.get("outcome") == "extractive" else "llm"

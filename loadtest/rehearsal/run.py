@@ -28,7 +28,7 @@ from loadtest.rehearsal.traffic import Traffic
 from serving.settings import IndexSettings, ScalingSettings, Settings
 from serving.stack import embedded_index, free_port
 
-#: After the last answer, beyond the delays that the settings make.
+#: For what must come in the end, beyond the delays that the settings make.
 _PATIENCE_S = 120.0
 #: How long answers must have come from several replicas before one of them is killed, seconds.
 _SETTLED_S = 2.0
@@ -111,23 +111,28 @@ class _Rehearsal:
 
     async def _burst(self, began: float) -> None:
         async with traffic.client(_url(self._settings)) as http, _meanwhile(self._disturb()) as disturbing:
+
+            def more() -> bool:
+                return not disturbing.done()
+
             if self._scenario.streams:
-                await traffic.streams(self._scenario, http, self._traffic)
+                await traffic.streams(self._scenario, http, self._traffic, more)
             else:
-                await traffic.burst(self._scenario, http, self._traffic, began)
-            if not disturbing.done():
-                self._problems.append("the load ended before everything that was to go wrong had gone wrong")
-            elif disturbing.exception() is not None:
-                self._problems.append(f"what was to go wrong did not: {disturbing.exception()}")
+                await traffic.burst(self._scenario, http, self._traffic, began, more)
+            if (error := disturbing.exception()) is not None:
+                self._problems.append(f"what was to go wrong did not: {error!r}")
 
     async def _disturb(self) -> None:
+        """The load goes on until this has happened."""
         levels = self._timeline.levels
         if self._scenario.kill:
-            await _until(lambda: levels[REPLICAS_READY] >= min(2, self._settings.llm.max_replicas))
+            async with asyncio.timeout(_PATIENCE_S):
+                await _until(lambda: levels[REPLICAS_READY] >= min(2, self._settings.llm.max_replicas))
             await asyncio.sleep(_SETTLED_S)
             node_id = self._watcher.busy_node()
             assert node_id is not None
             self._timeline.mark(NODE_KILLED, node_id[-5:])
+            self._watcher.killed.add(node_id)
             await asyncio.to_thread(self._cluster.kill_node, node_id)
         if self._scenario.rolling_update:
             await _until(lambda: levels[REPLICAS_READY] > 0)

@@ -103,6 +103,8 @@ class Watcher:
         #: When nodes that are not here yet were asked for, oldest first.
         self._asked: list[float] = []
         self._nodes: dict[str, _Node] = {}
+        #: Nodes that were killed: their end says nothing of a release.
+        self.killed: set[str] = set()
         #: Since when replicas start, by their ids, and on which nodes they run.
         self._starting: dict[str, float] = {}
         self._running: dict[str, str] = {}
@@ -146,7 +148,7 @@ class Watcher:
                 self.delays.node_s.append(now - self._asked.pop(0))
         for node_id in self._nodes.keys() - alive:
             node = self._nodes.pop(node_id)
-            if node.empty is not None:
+            if node.empty is not None and node_id not in self.killed:
                 self.delays.release_s.append(now - node.empty)
         self._timeline.level(NODES_UP, len(alive), now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -51,27 +51,32 @@ async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-def planned(scenario: Scenario, start: float) -> Iterator[Row]:
+def planned(scenario: Scenario, start: float, more: Callable[[], bool]) -> Iterator[Row]:
     """The burst's questions at their intended times (`time.monotonic`), whatever becomes of those before them."""
-    for number in range(max(1, round(scenario.rate * scenario.seconds))):
+    number = 0
+    while number < scenario.rate * scenario.seconds or more():
         yield Row(start + number / scenario.rate, _POLICIES[number % len(_POLICIES)], scenario.tokens)
+        number += 1
 
 
-async def burst(scenario: Scenario, http: httpx.AsyncClient, traffic: Traffic, start: float) -> None:
-    """Returns when the last answer has come."""
+async def burst(
+    scenario: Scenario, http: httpx.AsyncClient, traffic: Traffic, start: float, more: Callable[[], bool]
+) -> None:
+    """Goes on as long as `more` says so. Returns when the last answer has come."""
     async with asyncio.TaskGroup() as asking:
-        for row in planned(scenario, start):
+        for row in planned(scenario, start, more):
             await asyncio.sleep(max(0.0, row.at - time.monotonic()))
             asking.create_task(traffic.one(http, row))
 
 
-async def streams(scenario: Scenario, http: httpx.AsyncClient, traffic: Traffic) -> None:
-    """`total` answers, `streams` of them at a time, whose callers wait for the LLM. Returns after the last one."""
+async def streams(scenario: Scenario, http: httpx.AsyncClient, traffic: Traffic, more: Callable[[], bool]) -> None:
+    """`total` answers, `streams` of them at a time, whose callers wait for the LLM; more than `total` as long as `more`
+    says so. Returns after the last one."""
     many = round(scenario.total * (1 - _LAST_PART))
     few = max(1, round(scenario.streams * _LAST_STREAMS))
 
     async def reader(number: int) -> None:
-        while len(traffic.rows) < (many if number >= few else scenario.total):
+        while more() or len(traffic.rows) < (many if number >= few else scenario.total):
             await traffic.one(http, Row(time.monotonic(), "wait", scenario.tokens))
 
     async with asyncio.TaskGroup() as readers:
