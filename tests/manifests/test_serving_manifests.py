@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from serving.cluster.guard import SELECTOR
+from serving.cluster.quantities import number
 from serving.deployments.arguments import read_pairs, read_settings
 from serving.deployments.config import serve_config_text
 from serving.deployments.environment import cluster_variables, pod_grace_s, replica_drain_s
@@ -42,6 +43,7 @@ SERVE_CONFIGS = {
     "overlays/local/small": ("api.replicas=1", "api.max_replicas=2", "embedder.max_replicas=2"),
 }
 EKS = Offer("eks")
+_GPU_IMAGE = "ghcr.io/anchorage/anchorage-gpu:"
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +157,16 @@ def test_gpu_limits_hold_an_upgrade() -> None:
     assert _llm(service)["max_replicas"] == group["maxReplicas"]
     assert group["minReplicas"] == _llm(service)["min_replicas"] == 0
     assert int(pool["spec"]["limits"]["nvidia.com/gpu"]) == 2 * group["maxReplicas"]
+
+
+def test_a_laptop_needs_no_gpu() -> None:
+    """Neither serving nor ingestion asks for one, nor for its image; and all that runs at a time fits 4 CPUs and 8 Gi."""
+    pods = rendered(Offer("local")).pods()
+    assert not [pod for pod in pods if pod.gpus or pod.spec["containers"][0]["image"].startswith(_GPU_IMAGE)]
+    always = [pod for pod in pods if pod.document["kind"] in ("RayService", "StatefulSet", "Deployment")]
+    asked = [container["resources"]["requests"] for pod in always for container in pod.spec["containers"]]
+    assert sum(number(one["cpu"]) for one in asked) <= 4
+    assert sum(number(one["memory"]) for one in asked) <= 8 * 1024**3
 
 
 def test_the_weights_are_those_of_the_llm() -> None:
