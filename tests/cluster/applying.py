@@ -91,7 +91,7 @@ def _item(items: list[Json], key: str, step: str) -> Json:
     for item in items:
         if str(item.get(key)) == step[1:-1]:
             return item
-    items.append({})
+    items.append({key: step[1:-1]})
     return items[-1]
 
 

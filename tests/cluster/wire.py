@@ -36,6 +36,8 @@ class Requests(BaseHTTPRequestHandler):
     """HTTP/1.1 over the state in `self.server.state`."""
 
     protocol_version = "HTTP/1.1"
+    # Headers and body are two writes: the second would wait for the first one's acknowledgement.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         if "watch=true" in self.path:

@@ -1,0 +1,281 @@
+"""`anchorage deploy` against an API server: what it applies, in which order, and what it says."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.errors import ConfigurationError
+from tests.cluster.apiserver import Fault, Server
+from tests.cluster.conftest import Cli
+from tests.cluster.operators import ago, operators, pod
+
+LOCAL = ("deploy", "--overlay", "local")
+
+
+def rendered(cli: Cli, *options: str) -> list[dict[str, Any]]:
+    done = cli("deploy", "--render", *options)
+    assert done.code == 0
+    return [thing for thing in yaml.safe_load_all(done.output) if thing]
+
+
+def ray_service(things: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(thing for thing in things if thing["kind"] == "RayService")
+
+
+def secret_values(server: Server) -> list[str]:
+    """Everything that nobody may read on a screen."""
+    values = [
+        base64.b64decode(value).decode()
+        for (kind, _, _), thing in server.objects.items()
+        if kind == "Secret"
+        for value in thing["data"].values()
+    ]
+    assert values
+    return values + [base64.b64encode(value.encode()).decode() for value in values]
+
+
+def test_an_empty_cluster_to_a_serving_endpoint(server: Server, cli: Cli) -> None:
+    """One command: namespace first, custom resources last, Secrets made and not shown, ready, and what to do next."""
+    with operators(server):
+        done = cli(*LOCAL)
+    assert done.code == 0, done.text
+    patched = [each for each in server.requests if each.startswith("PATCH") and "dryRun" not in each]
+    assert "/namespaces/anchorage?" in patched[0]
+    assert "/rayservices/anchorage?" in patched[-1]
+    assert all("fieldManager=anchorage" in each and "fieldValidation=Strict" in each for each in patched)
+    assert "It serves: http://anchorage.anchorage.svc/v1" in done.text
+    assert "nobody has looked at it yet" not in done.text.rpartition("It serves")[2]
+    assert not [value for value in secret_values(server) if value in done.text]
+    labels = server.objects["RayService", "anchorage", "anchorage"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/managed-by"] == "anchorage"
+
+
+def test_the_same_again_changes_nothing(server: Server, cli: Cli) -> None:
+    """Neither objects nor Secrets; each is said to be unchanged."""
+    assert cli(*LOCAL, "--no-wait").code == 0
+    before, version = secret_values(server), server.latest
+    done = cli(*LOCAL, "--no-wait")
+    assert done.code == 0
+    assert (secret_values(server), server.latest) == (before, version)
+    assert "created" not in done.text
+    assert done.text.count("unchanged") == sum(kind != "Secret" for kind, _, _ in server.objects)
+
+
+def test_the_catalog_has_the_password_of_its_database(server: Server, cli: Cli) -> None:
+    """Also when a run ended between the two."""
+    assert cli(*LOCAL, "--no-wait").code == 0
+    kept = server.objects["Secret", "anchorage", "anchorage-postgres"]["data"]["password"]
+    server.drop(("Secret", "anchorage", "anchorage-index"))
+    assert cli(*LOCAL, "--no-wait").code == 0
+    url = base64.b64decode(server.objects["Secret", "anchorage", "anchorage-index"]["data"]["catalog-url"]).decode()
+    assert url == f"postgresql+asyncpg://anchorage:{base64.b64decode(kept).decode()}@postgres:5432/anchorage"
+    assert server.objects["Secret", "anchorage", "anchorage-postgres"]["data"]["password"] == kept
+
+
+def test_a_dry_run_changes_nothing(server: Server, cli: Cli) -> None:
+    """Neither on an empty cluster nor on one that has an older deployment; the table says what would."""
+    done = cli(*LOCAL, "--dry-run")
+    assert (done.code, server.objects) == (0, {})
+    assert "Secret/anchorage-ray" in done.text
+    assert cli(*LOCAL, "--no-wait").code == 0
+    version = server.latest
+    done = cli(*LOCAL, "--set", "retrieval.top_k=9", "--dry-run")
+    assert done.code == 0
+    assert server.latest == version
+    changed = [line.split()[1] for line in done.text.splitlines() if line.startswith("changed")]
+    assert changed == ["RayService/anchorage"]
+    assert not [value for value in secret_values(server) if value in done.text]
+
+
+def test_a_run_that_was_cut_short_is_completed(server: Server, cli: Cli) -> None:
+    """The API server goes away in the middle, and says no to one object; the next run does the rest."""
+    server.faults = [Fault(r"^PATCH .*/statefulsets/postgres\?(?!.*dryRun)", status=403, reason="Forbidden")]
+    with pytest.raises(ConfigurationError, match="1 of"):
+        cli(*LOCAL, "--no-wait")
+    assert server.find("StatefulSet", "postgres") is None
+    assert server.find("RayService", "anchorage") is not None
+    done = cli(*LOCAL, "--no-wait")
+    assert done.code == 0
+    assert [line.split()[1] for line in done.text.splitlines() if "created" in line] == ["StatefulSet/postgres"]
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for(server: Server, cli: Cli) -> None:
+    """Unavailable, overloaded, gone without an answer, done without an answer: nothing is lost, nothing is twice."""
+    server.faults = [
+        Fault("^PATCH .*configmaps", status=503, reason="ServiceUnavailable"),
+        Fault("^PATCH .*services", status=429, reason="TooManyRequests", retry_after=1),
+        Fault("^PATCH .*rayservices", reset=True),
+        Fault(r"^PATCH .*statefulsets/postgres\?(?!.*dryRun)", lost=True),
+        Fault("^PATCH .*roles", status=500, message="failed calling webhook: connection refused"),
+    ]
+    assert cli(*LOCAL, "--no-wait").code == 0
+    assert {"RayService/anchorage", "StatefulSet/postgres", "ConfigMap/milvus"} <= server.names()
+
+
+def test_what_somebody_else_set_is_not_taken_over(server: Server, cli: Cli) -> None:
+    """Named with its manager before anything is applied; --force-conflicts takes it over."""
+    assert cli(*LOCAL, "--no-wait").code == 0
+    service = server.objects["RayService", "anchorage", "anchorage"]
+    service["spec"]["rayClusterDeletionDelaySeconds"] = 7
+    for entry in service["metadata"]["managedFields"]:
+        del entry["fieldsV1"]["f:spec"]["f:rayClusterDeletionDelaySeconds"]
+    owned = {"f:spec": {"f:rayClusterDeletionDelaySeconds": {}}}
+    service["metadata"]["managedFields"].append(
+        {"manager": "kubectl-edit", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": owned}
+    )
+    version = server.latest
+    with pytest.raises(ConfigurationError, match="Nothing was applied"):
+        cli(*LOCAL, "--no-wait")
+    assert server.latest == version
+    done = cli(*LOCAL, "--dry-run")
+    assert done.code == 1
+    assert "kubectl-edit set .spec.rayClusterDeletionDelaySeconds" in done.text
+    assert "--force-conflicts" in done.text
+    assert cli(*LOCAL, "--no-wait", "--force-conflicts").code == 0
+    assert server.objects["RayService", "anchorage", "anchorage"]["spec"]["rayClusterDeletionDelaySeconds"] != 7
+
+
+def test_a_namespace_that_was_there_is_left_as_it_is(server: Server, cli: Cli) -> None:
+    """Its labels are somebody else's."""
+    mine = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": {"owner": "me"}}}
+    server.put(mine)
+    assert cli(*LOCAL, "--namespace", "team", "--no-wait").code == 0
+    assert server.objects["Namespace", "", "team"]["metadata"]["labels"] == {"owner": "me"}
+    assert server.find("RayService", "anchorage", "team") is not None
+    assert {ns for kind, ns, _ in server.objects if ns} == {"team"}
+
+
+def test_a_model_is_a_number_of_gpus(cli: Cli) -> None:
+    """Serve config, worker group and node limit go together; what was made for another model goes."""
+    things = rendered(cli, "--overlay", "eks", "--model", "org/large", "--gpus", "4", "--max-replicas", "3")
+    spec = ray_service(things)["spec"]
+    llm = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]["llm"]
+    assert (llm["model"], llm["max_replicas"]) == ("org/large", 3)
+    assert llm["engine_args"] == {"tensor_parallel_size": 4}
+    group = next(each for each in spec["rayClusterConfig"]["workerGroupSpecs"] if each["groupName"] == "gpu")
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert (group["maxReplicas"], limits["nvidia.com/gpu"]) == (3, "4")
+    pool = next(thing for thing in things if thing["kind"] == "NodePool" and "gpu" in thing["metadata"]["name"])
+    assert int(pool["spec"]["limits"]["nvidia.com/gpu"]) >= 12
+    assert "namespace" not in pool["metadata"]
+
+
+def test_a_model_brings_its_worker_group(cli: Cli) -> None:
+    """Once, also where the overlay has one."""
+    for overlay in ("local", "onprem"):
+        groups = ray_service(rendered(cli, "--overlay", overlay, "--model", "m"))["spec"]["rayClusterConfig"]
+        assert [each["groupName"] for each in groups["workerGroupSpecs"]] == ["cpu", "gpu"]
+
+
+def test_settings_and_images_of_the_command_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested, as JSON or text; the environment of this machine is not the cluster's."""
+    monkeypatch.setenv("ANCHORAGE_RETRIEVAL__TOP_K", "3")
+    things = rendered(
+        cli, "--overlay", "onprem", "--image", "registry:5000/mine:2", "--gpu-image", "registry:5000/gpu@sha256:ab",
+        "--set", "llm.engine_args.max_model_len=4096", "--set", "llm.on_cold=wait",
+    )  # fmt: skip
+    spec = ray_service(things)["spec"]
+    arguments = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    assert arguments["llm"]["engine_args"]["max_model_len"] == 4096
+    assert arguments["llm"]["on_cold"] == "wait"
+    assert "retrieval" not in arguments
+    config = spec["rayClusterConfig"]
+    images = [config["headGroupSpec"], *config["workerGroupSpecs"]]
+    assert [each["template"]["spec"]["containers"][0]["image"] for each in images] == [
+        "registry:5000/mine:2", "registry:5000/mine:2", "registry:5000/gpu@sha256:ab",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--set", "llm.modell=x"), "llm.modell"),
+        (("--set", 'api.keys=["k"]'), "anchorage-api"),
+        (("--set", "index.catalog_url=postgresql://u:p@h/d"), "anchorage-index"),
+        (("--set", "top_k"), "GROUP.FIELD=VALUE"),
+        (("--with", "mivlus"), "There is no component"),
+        (("--overlay", "ekz"), "There is no overlay"),
+        (("--namespace", "Team_A"), "lower-case"),
+    ],
+)
+def test_what_is_misspelt_is_said(cli: Cli, option: tuple[str, str], told: str) -> None:
+    """With what there is instead."""
+    with pytest.raises(ConfigurationError, match=told):
+        cli("deploy", "--render", "--overlay", "local", *option)
+
+
+def test_an_overlay_of_ones_own(cli: Cli, tmp_path: Path, server: Server) -> None:
+    """A folder; in another namespace, host names follow."""
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: mine}\ndata: {url: 'http://milvus.anchorage.svc:19530'}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "kustomization.yaml").write_text("resources: [mine.yaml]\n")
+    (thing,) = rendered(cli, "--overlay", str(tmp_path), "--namespace", "team")
+    assert thing["metadata"]["namespace"] == "team"
+    assert thing["data"]["url"] == "http://milvus.team.svc:19530"
+
+
+def test_a_missing_kubectl_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With where it comes from."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigurationError, match="kubectl is needed"):
+        cli("deploy", "--render", "--overlay", "local")
+
+
+def test_what_it_waits_for_is_said_with_its_reason(server: Server, cli: Cli) -> None:
+    """By pods, events, claims and last words; the time is over with exit code 1."""
+    assert cli(*LOCAL, "--no-wait").code == 0
+    unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes", "lastTransitionTime": ago(75)}
+    server.put(pod("gpu-1", status={"phase": "Pending", "conditions": [unschedulable]}))
+    crash = {"name": "ray-worker", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}}
+    server.put(pod("cpu-1", node="n", status={"phase": "Running", "containerStatuses": [crash]}))
+    server.logs["cpu-1"] = "starting\nModuleNotFoundError: no module named x\n"
+    pull = {"name": "ray-worker", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
+    server.put(pod("cpu-2", node="n", status={"phase": "Pending", "containerStatuses": [pull]}))
+    claim = {"name": "data-postgres-0", "namespace": "anchorage"}
+    server.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim, "status": {"phase": "Pending"}})
+    about = {"kind": "Pod", "name": "gpu-1"}
+    event = {"apiVersion": "v1", "kind": "Event", "involvedObject": about, "reason": "NotTriggerScaleUp"}
+    where = {"name": "e1", "namespace": "anchorage"}
+    server.put({**event, "metadata": where, "message": "max node group size reached", "lastTimestamp": ago(5)})
+    done = cli(*LOCAL, "--timeout", "0.2")
+    assert done.code == 1
+    for told in (
+        "0/3 nodes (NotTriggerScaleUp: max node group size reached)",
+        "CrashLoopBackOff (back-off 10s); its last words: ModuleNotFoundError: no module named x",
+        "ErrImagePull (not found)",
+        "1 m ",
+        "does its storage class have a provisioner?",
+        "RayService/anchorage",
+        "does the KubeRay operator run?",
+        "Not ready after",
+    ):
+        assert told in done.text, done.text
+
+
+def test_components_that_went_are_told_and_pruned(server: Server, cli: Cli) -> None:
+    """Data never is."""
+    assert cli(*LOCAL, "--with", "ingress", "--no-wait").code == 0
+    assert server.find("Ingress", "anchorage") is not None
+    done = cli(*LOCAL, "--no-wait")
+    assert "left from an earlier deployment: " in done.text
+    assert server.find("Ingress", "anchorage") is not None
+    assert cli(*LOCAL, "--no-wait", "--prune").code == 0
+    assert server.find("Ingress", "anchorage") is None
+    assert server.find("Secret", "anchorage-postgres") is not None
+
+
+def test_two_deployments_share_what_is_cluster_wide(server: Server, cli: Cli) -> None:
+    """It belongs to the first, and the second one's end does not take it away."""
+    assert cli(*LOCAL, "--no-wait").code == 0
+    assert cli(*LOCAL, "--no-wait", "--namespace", "second").code == 0
+    labels = server.objects["PriorityClass", "", "anchorage-serving"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/instance"] == "anchorage"
+    cli("destroy", "--namespace", "second", "--yes", "--data", "--timeout", "0")
+    assert server.find("PriorityClass", "anchorage-serving") is not None
+    assert server.find("RayService", "anchorage") is not None
+    assert server.find("RayService", "anchorage", "second") is None
