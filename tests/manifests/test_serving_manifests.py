@@ -160,7 +160,7 @@ def test_gpu_limits_hold_an_upgrade() -> None:
 
 
 def test_a_laptop_needs_no_gpu() -> None:
-    """Neither serving nor ingestion asks for one, nor for its image; and all that runs at a time fits 4 CPUs and 8 Gi."""
+    """Neither serving nor ingestion asks for one or for its image; what always runs fits 4 CPUs and 8 Gi."""
     pods = rendered(Offer("local")).pods()
     assert not [pod for pod in pods if pod.gpus or pod.spec["containers"][0]["image"].startswith(_GPU_IMAGE)]
     always = [pod for pod in pods if pod.document["kind"] in ("RayService", "StatefulSet", "Deployment")]
