@@ -221,4 +221,11 @@ def _against(path: Path, seed: int, as_json: bool) -> None:
     out.print(f"replicas serving at most: {found.most_ready[0]} real, {found.most_ready[1]} simulated")
     figures = found.as_json()
     if figures["error_median"] is not None:
-        out.print(f"[bold]off by {figures['error_median']:.0%} on the median, {figures['error_most']:.0%} at most[/]")
+        out.print(
+            f"[bold]off by {figures['error_median']:.0%} ({figures['off_s_median']:.1f} s) on the median, "
+            f"{figures['error_most']:.0%} at most[/]"
+        )
+    for name in found.not_simulated:
+        out.print(
+            f"[yellow]the run had a {name.replace('_', ' ')}, which is not simulated: later times differ by it[/]"
+        )

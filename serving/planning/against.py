@@ -16,13 +16,14 @@ from typing import Any
 from serving.errors import ConfigurationError
 from serving.planning.knobs import made
 from serving.planning.outcome import NAMES, OPEN, Outcome
-from serving.planning.setup import Setup
+from serving.planning.setup import ServeRule, Setup
 from serving.planning.simulation import simulate
 from serving.planning.trace import Trace, trace_of
+from serving.settings import ScalingSettings
 
 FORMAT = "anchorage-rehearsal/1"
 #: Simulations of one run. Nobody knows where in their intervals the real controllers were: each has another guess.
-_GUESSES = 25
+_GUESSES = 15
 #: Enough for an engine that does not limit its answers.
 _NO_LIMIT = 1_000_000
 
@@ -48,12 +49,19 @@ class Moment:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`counts`: outcome -> (real, simulated)."""
+    """`counts`: outcome -> (real, simulated). `not_simulated`: what was done to the run only."""
 
     moments: list[Moment]
     counts: dict[str, tuple[int, int]]
     most_ready: tuple[int, int]
     setup: Setup
+    not_simulated: tuple[str, ...]
+
+    @property
+    def differences(self) -> list[float]:
+        """Seconds."""
+        pairs = [(moment.real_s, moment.simulated_s) for moment in self.moments]
+        return [abs(ours - real) for real, ours in pairs if real is not None and ours is not None]
 
     @property
     def errors(self) -> list[float]:
@@ -67,6 +75,8 @@ class Comparison:
             "error_most": max(errors, default=None),
             "outcomes": {name: {"real": real, "simulated": ours} for name, (real, ours) in self.counts.items()},
             "replicas_most": {"real": self.most_ready[0], "simulated": self.most_ready[1]},
+            "off_s_median": median(self.differences) if self.differences else None,
+            "not_simulated": list(self.not_simulated),
             "setup": self.setup.model_dump(mode="json"),
         }
 
@@ -86,7 +96,7 @@ def compare(run: Mapping[str, Any], seed: int = 0) -> Comparison:
     """Raises ConfigurationError for a run with something missing."""
     try:
         rows = run["requests"]["rows"]
-        trace = trace_of("rehearsal", [(row["t_s"], row["prompt_tokens"], row["answer_tokens"]) for row in rows])
+        trace = _trace(rows, run["settings"]["on_cold"])
         setups = [_setup(run, guess) for guess in range(seed, seed + _GUESSES)]
         real = {kind: _levels(run["events"], kind) for kind in ("replicas_wanted", "nodes_wanted", *_UP)}
         ended = max((row["t_s"] + row["done_s"] for row in rows if row.get("done_s") is not None), default=trace.end_s)
@@ -98,14 +108,22 @@ def compare(run: Mapping[str, Any], seed: int = 0) -> Comparison:
         _counts(rows, outcomes, trace),
         (_most(real["replicas_ready"]), round(median(_most(one.level("replicas_ready")) for one in outcomes))),
         setups[0],
+        tuple(sorted({str(event["kind"]) for event in run["events"]} & _DONE_TO_IT)),
     )
 
 
+_DONE_TO_IT = {"node_killed", "rolling_update"}
 _UP = ("nodes_up", "replicas_ready")
 
 
+def _trace(rows: Sequence[Mapping[str, Any]], on_cold: str) -> Trace:
+    """A prompt that the LLM never saw has no tokens; each request may have its own wish."""
+    lengths = [(max(0.0, row["t_s"]), max(1, row["prompt_tokens"]), max(1, row["answer_tokens"])) for row in rows]
+    return trace_of("rehearsal", lengths, [row.get("on_cold", on_cold) for row in rows])
+
+
 def _setup(run: Mapping[str, Any], guess: int) -> Setup:
-    """Every delay that was measured, as it was on the median; the rest as it was set."""
+    """Delays as they were measured, in their order, further ones as on the median; the rest as it was set."""
     settings, delays = run["settings"], run.get("delays", {})
     engine, scaler = settings["engine"], settings["autoscaler"]
     node = _measured(delays, "node_s", settings["node_delay_s"])
@@ -120,6 +138,7 @@ def _setup(run: Mapping[str, Any], guess: int) -> Setup:
         "image": 0.0,
         "pod": 0.0,
         "keep_s": 0.0,
+        "given": _known(delays, "node_s"),
     }
     rates = {
         "prefill_tokens_s": None,
@@ -128,7 +147,8 @@ def _setup(run: Mapping[str, Any], guess: int) -> Setup:
         "step_each_s": 0.0,
         "sequences": engine.get("concurrency") or _NO_LIMIT,
     }
-    rule = {**settings["scaling"]}
+    known = ServeRule.model_fields if default else ScalingSettings.model_fields
+    rule = {name: value for name, value in settings["scaling"].items() if name in known}
     if default:
         rule["metrics_interval_s"] = settings.get("metrics_push_s", 10.0)
     values = {
@@ -143,15 +163,20 @@ def _setup(run: Mapping[str, Any], guess: int) -> Setup:
         "engine": rates,
         "process": _measured(delays, "replica_start_s", engine["start_s"]),
         "weights": 0.0,
+        "starts": _known(delays, "replica_start_s"),
         "tick_s": settings.get("control_loop_s", 0.1),
         "seed": guess,
     }
     return made(values)
 
 
+def _known(delays: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    return tuple(float(value) for value in delays.get(name) or () if value is not None)
+
+
 def _measured(delays: Mapping[str, Any], name: str, otherwise: float) -> float:
-    found = [value for value in delays.get(name) or [] if value is not None]
-    return float(median(found)) if found else float(otherwise)
+    found = _known(delays, name)
+    return median(found) if found else float(otherwise)
 
 
 def _levels(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, int]]:

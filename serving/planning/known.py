@@ -9,7 +9,6 @@ from serving.planning.setup import EngineRates, Setup
 from serving.planning.simulation import simulate
 from serving.planning.trace import Trace
 
-
 #: How full it fills replicas, in targets, fullest first: as full as time to first token allows.
 _FILLINGS = (16.0, 4.0, 2.0, 1.0)
 

@@ -49,6 +49,7 @@ class Machines:
         self._asked: list[Node] = []
         self._up: list[Node] = []
         self._kept: list[Node] = []
+        self._given = list(reversed(nodes.given))
         self.node_seconds = 0.0
 
     @property
@@ -108,6 +109,7 @@ class Machines:
         else:
             node = Node(now, setup.gpus)
             delay = sum(part.draw(self._draw) for part in (setup.machine, setup.image, setup.pod))
+            delay = self._given.pop() if self._given else delay
         self._asked.append(node)
         self._later(now + delay, lambda at: self._came(at, node))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Protocol
 
 from serving.deployments.scaling import Load, Rule, State, decide
@@ -26,7 +26,7 @@ class Scaler(Protocol):
     def pushed(self, now: float) -> None: ...
     def taken(self, now: float, request: int) -> None: ...
     def first_token(self, now: float, request: int) -> None: ...
-    def decide(self, now: float, asked: int, running: Mapping[int, int], queued: float) -> int: ...
+    def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int: ...
 
 
 def scaler_of(setup: Setup) -> Scaler:
@@ -57,7 +57,7 @@ class Default:
     def first_token(self, now: float, request: int) -> None:
         """Is not looked at."""
 
-    def decide(self, now: float, asked: int, running: Mapping[int, int], queued: float) -> int:
+    def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int:
         assert self.handle is not None
         answer = self._policy(now, asked, len(running), self.handle.total(now, running))
         return max(self._bounds[0], min(self._bounds[1], answer))
@@ -146,7 +146,7 @@ class Questions:
         times = sorted([took for _, took in self._first] + [now - since for since in self._waiting.values()])
         self._ttft = times[math.ceil(0.95 * len(times)) - 1] if len(times) >= _FEWEST else None
 
-    def decide(self, now: float, asked: int, running: Mapping[int, int], queued: float) -> int:
+    def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int:
         assert self.handle is not None
         work = self._work + queued if running else self.handle.total(now, running)
         load = Load(now, asked, len(running), work, self._ttft)
@@ -175,6 +175,6 @@ class Known:
     def first_token(self, now: float, request: int) -> None:
         """It knows."""
 
-    def decide(self, now: float, asked: int, running: Mapping[int, int], queued: float) -> int:
+    def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int:
         place = bisect_right(self._times, now) - 1
         return self._counts[place] if place >= 0 else self._least

@@ -83,7 +83,7 @@ class ServeRule(_Group):
 
 
 class Nodes(_Group):
-    """Ray's autoscaler v2, and what gives it machines."""
+    """Ray's autoscaler v2, and what gives it machines. `given`: from asked for to Ray node, of the first machines."""
 
     gpus: int = Field(1, ge=1, description="GPUs of a machine.")
     most: int = Field(8, ge=1, description="Machines at most (maxReplicas of the worker group).")
@@ -106,13 +106,14 @@ class Nodes(_Group):
     keep_s: float = Field(
         120.0, ge=0, description="The empty machine stays and can be taken again (consolidateAfter of the NodePool)."
     )
+    given: tuple[float, ...] = ()
 
 
 class Setup(_Group):
     """One simulated service.
 
     `phase`: where in their intervals periodic things are at the beginning, 0 to 1; drawn where not given. `schedule`:
-    (time, replicas) of the policy `known`.
+    (time, replicas) of the policy `known`. `starts`: from a free GPU to serving, of the first replicas.
     """
 
     policy: Policy = "anchorage"
@@ -135,6 +136,7 @@ class Setup(_Group):
     usd_gpu_hour: float = Field(1.0, ge=0, description="Of one GPU; --model and --gpu take the plan's assumption.")
     seed: int = 0
     phase: float | None = None
+    starts: tuple[float, ...] = ()
     schedule: tuple[tuple[float, int], ...] = Field((), repr=False, exclude=True)
 
     @model_validator(mode="after")

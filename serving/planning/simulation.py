@@ -20,6 +20,8 @@ from serving.planning.trace import Trace
 _LOOK_S, _ASK_S = 0.25, 1.0
 #: A stopped replica that is empty is gone after this (`graceful_shutdown_wait_loop_s`).
 _STOP_S = 0.2
+#: What samples load has long been doing it when the first request comes, seconds.
+_BEFORE_S = 60.0
 #: Longest time that is simulated after the last request, seconds.
 _AFTER_S = 4 * 3600.0
 #: Samples of the load that are kept of a whole run, about.
@@ -38,8 +40,8 @@ class _Simulation:
         size = len(trace)
         nothing = array("d", bytes(8 * size))
         self._seen = Outcome(trace, setup, bytearray(size), nothing, nothing[:], bytearray(size))
-        begin = min((at for at, _ in setup.schedule), default=0.0)
-        self._seen.begin_s = min(0.0, begin)
+        self._seen.begin_s = min([-_BEFORE_S, *(at for at, _ in setup.schedule)])
+        self._starts = list(reversed(setup.starts))
         self._events: list[tuple[float, int, Replica | None, int | Callable[[float], None]]] = []
         self._order = 0
         self._scaler = scaler_of(setup)
@@ -91,7 +93,7 @@ class _Simulation:
     def _begin(self) -> None:
         setup, now = self._setup, self._seen.begin_s
         each = setup.nodes.gpus // setup.gpus
-        self._machines.begin_with(now, math.ceil(setup.min_replicas / each))
+        self._machines.begin_with(0.0, math.ceil(setup.min_replicas / each))
         self._note(now, "replicas_wanted", self._asked)
         for _ in range(setup.min_replicas):
             replica = self._new()
@@ -126,8 +128,7 @@ class _Simulation:
             self._seen.changes.append(Change(now, kind, value))
 
     def _tick(self, now: float) -> None:
-        loads = {number: replica.in_flight for number, replica in self._running.items()}
-        asked = self._scaler.decide(now, self._asked, loads, len(self._queue) + self._wakes)
+        asked = self._scaler.decide(now, self._asked, self._running, len(self._queue) + self._wakes)
         if asked != self._asked:
             self._asked = asked
             self._note(now, "replicas_wanted", asked)
@@ -142,8 +143,11 @@ class _Simulation:
         """All is answered and everything is back where it began; or it will never be."""
         setup = self._setup
         least = math.ceil(setup.min_replicas / (setup.nodes.gpus // setup.gpus))
-        quiet = self._asked == setup.min_replicas == len(self._running) and not self._stopping
-        if (quiet and not self._starting and self._machines.count <= least) or now > self._trace.end_s + _AFTER_S:
+        asleep = not self._wakes or self._scaler.handle is None
+        quiet = self._asked == setup.min_replicas == len(self._running) and asleep
+        if (
+            quiet and not self._starting and not self._stopping and self._machines.count <= least
+        ) or now > self._trace.end_s + _AFTER_S:
             self._over = True
             for request, outcome in enumerate(self._seen.outcomes):
                 if outcome == OPEN:
@@ -175,6 +179,7 @@ class _Simulation:
             replica.node = node
             self._starting[replica.number] = replica
             delay = setup.process.draw(self._draw) + setup.weights.draw(self._draw)
+            delay = self._starts.pop() if self._starts else delay
             self._later(now + delay, lambda at, replica=replica: self._ready(at, replica))  # type: ignore[misc]
 
     def _ready(self, now: float, replica: Replica) -> None:
@@ -263,12 +268,13 @@ class _Simulation:
             self._dispatch(now, request, self._trace.answers[request])
         else:
             seen.cold[request] = 1
-            if setup.on_cold == "wait":
+            wanted = self._trace.on_cold[request] if self._trace.on_cold else setup.on_cold
+            if wanted == "wait":
                 self._count(request)
                 self._waiting.append(request)
             else:
                 seen.first[request] = now + setup.extract_s
-                self._finish(now + setup.extract_s, request, EXTRACTIVE if setup.on_cold == "extractive" else REJECTED)
+                self._finish(now + setup.extract_s, request, EXTRACTIVE if wanted == "extractive" else REJECTED)
             self._wake(now)
 
     def _wake(self, now: float) -> None:

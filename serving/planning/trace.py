@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ _FIELDS = ("t_s", "prompt_tokens", "answer_tokens")
 
 @dataclass(frozen=True)
 class Trace:
-    """Requests by time: seconds since the first moment, tokens of prompt and answer. Parallel tuples."""
+    """Requests by time: seconds since the first moment, tokens of prompt and answer. Parallel tuples.
+
+    `on_cold`: what each wants while no replica is ready; empty where all want the same.
+    """
 
     name: str
     times: tuple[float, ...]
     prompts: tuple[int, ...]
     answers: tuple[int, ...]
+    on_cold: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times)
@@ -134,13 +138,13 @@ def read_trace(path: Path) -> Trace:
     return trace_of(path.name, rows)
 
 
-def trace_of(name: str, rows: list[tuple[float, int, int]]) -> Trace:
+def trace_of(name: str, rows: Sequence[tuple[float, int, int]], on_cold: Sequence[str] = ()) -> Trace:
     """From (time, prompt tokens, answer tokens) in any order. Raises ConfigurationError if there are none."""
     if not rows:
         raise ConfigurationError(f"trace {name} has no requests")
-    rows = sorted(rows)
-    times, prompts, answers = zip(*rows, strict=True)
-    return Trace(name, times, prompts, answers)
+    order = sorted(range(len(rows)), key=lambda place: rows[place])
+    times, prompts, answers = zip(*(rows[place] for place in order), strict=True)
+    return Trace(name, times, prompts, answers, tuple(on_cold[place] for place in order) if on_cold else ())
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
