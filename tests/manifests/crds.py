@@ -64,8 +64,8 @@ def folders() -> list[Path]:
 
 @cache
 def _definition(group: str, version: str, kind: str) -> Definition | None:
-    for path in _named(group):
-        crd = _load(path)
+    for path in _named(group, kind):
+        crd = load(path)
         if crd["spec"]["names"]["kind"] != kind:
             continue
         for served in crd["spec"]["versions"]:
@@ -79,12 +79,15 @@ def _definition(group: str, version: str, kind: str) -> Definition | None:
     return None
 
 
-def _named(group: str) -> Iterator[Path]:
-    yield from (path for path in folders() if path.name.startswith(f"{group}_"))
+def _named(group: str, kind: str) -> list[Path]:
+    """Files of the group, the likely one first: each takes a tenth of a second to read."""
+    found = [path for path in folders() if path.name.startswith(f"{group}_")]
+    return sorted(found, key=lambda path: not path.name.startswith(f"{group}_{kind.lower()}"))
 
 
 @cache
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """A CRD, once a session."""
     found: dict[str, Any] = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -133,16 +134,25 @@ def _variables(pod: PodTemplate, rendered: Rendered) -> Iterator[str]:
     for container in containers(pod.spec):
         named = [one["name"] for one in container.get("env") or ()]
         values = serve_config.variables(container, rendered)
-        for name in {*named, *values}:
-            ours = name.startswith(serve_config.PREFIX) and name not in _CLIENTS
-            if ours and not _field(Settings, name):
+        ours = [name for name in dict.fromkeys([*named, *values]) if name.startswith(serve_config.PREFIX)]
+        for name in ours:
+            if name not in _CLIENTS and not _field(Settings, name):
                 yield f"spec.{container['name']}.env.{name}: is no setting of serving/settings.py"
-        with serve_config.environ(values):
-            try:
-                Settings()
-            except ValidationError as error:
-                for one in error.errors(include_input=False):
-                    yield f"spec.{container['name']}.env: {'.'.join(map(str, one['loc']))}: {one['msg']}"
+        given = tuple((name, values[name]) for name in sorted(ours) if name in values)
+        yield from (f"spec.{container['name']}.env: {fault}" for fault in _refused(given))
+
+
+@cache
+def _refused(values: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """What Settings say of these variables."""
+    from serving.settings import Settings
+
+    with serve_config.environ(dict(values)):
+        try:
+            Settings()
+        except ValidationError as error:
+            return tuple(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))
+    return ()
 
 
 def _field(model: Any, name: str) -> bool:

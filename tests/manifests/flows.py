@@ -72,7 +72,7 @@ def faults(rendered: Rendered) -> list[str]:
     for flow in (*FLOWS, *CLOSED):
         for source in _with(pods, flow.source):
             for target in _with(pods, flow.target):
-                for fault in _flow(flow, source, target, policies):
+                for fault in between(flow, source, target, policies):
                     told.setdefault(fault, []).append(flow.port)
     found += [f"{fault} (port {', '.join(map(str, numbers))})" for fault, numbers in told.items()]
     for name, (labels, address, port) in OUTSIDE.items():
@@ -83,7 +83,8 @@ def faults(rendered: Rendered) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _flow(flow: Flow, source: PodTemplate, target: PodTemplate, policies: list[Document]) -> Iterator[str]:
+def between(flow: Flow, source: PodTemplate, target: PodTemplate, policies: list[Document]) -> Iterator[str]:
+    """What is wrong with one connection."""
     out = any(_takes(rule, "to", target, flow.port) for rule in _rules(source, policies, "Egress"))
     into = any(_takes(rule, "from", source, flow.port, target) for rule in _rules(target, policies, "Ingress"))
     where = f"{source.where} to {title(target.document)} {target.path}"
@@ -147,8 +148,10 @@ def _port(rule: Mapping[str, Any], port: int, target: PodTemplate | None) -> boo
         if one.get("protocol", "TCP") != "TCP":
             continue
         wanted = one.get("port")
+        if wanted is None:
+            return True
         number = ports(target).get(wanted) if isinstance(wanted, str) and target else wanted
-        if number is None or (isinstance(number, int) and number <= port <= one.get("endPort", number)):
+        if isinstance(number, int) and number <= port <= one.get("endPort", number):
             return True
     return False
 

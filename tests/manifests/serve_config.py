@@ -144,17 +144,23 @@ def _arguments(args: Mapping[str, Any]) -> Iterator[str]:
 
 
 def settings(document: Document, rendered: Rendered) -> Settings | None:
-    """Those that a RayService gives the application: its args over the head's environment. None if it gives none."""
+    """Those that a RayService gives the application: its args over the head's environment. None where there are none;
+    faults() says why.
+    """
+    text = document["spec"].get("serveConfigV2") or ""
+    return _settings(text, json.dumps(environment(document, rendered), sort_keys=True))
+
+
+@functools.cache
+def _settings(text: str, variables: str) -> Settings | None:
     from serving.deployments.arguments import read_settings
 
-    config = yaml.safe_load(document["spec"].get("serveConfigV2") or "{}") or {}
-    for application in config.get("applications") or ():
-        with environ(environment(document, rendered)):
-            try:
-                return read_settings(application.get("args") or {})
-            except ConfigurationError:
-                return None  # told by faults()
-    return None
+    try:
+        applications = (yaml.safe_load(text) or {}).get("applications") or [{}]
+        with environ(json.loads(variables)):
+            return read_settings(applications[0].get("args") or {})
+    except (yaml.YAMLError, ConfigurationError, AttributeError):
+        return None
 
 
 def environment(document: Document, rendered: Rendered) -> dict[str, str]:
