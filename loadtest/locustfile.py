@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent  # type: ignore[import-untyped]
 from locust import FastHttpUser, constant_pacing, events, task
 from locust.contrib.fasthttp import FAILURE_EXCEPTIONS
 
@@ -69,7 +70,7 @@ class Asker(FastHttpUser):  # type: ignore[misc] # locust is untyped
         deadline = time.monotonic() + self._options.ready_s
         while not self._ready():
             if time.monotonic() > deadline:
-                self.environment.runner.quit()
+                self._end()
                 raise Broken(f"{self.host} was not ready within {self._options.ready_s:g} s")
             time.sleep(1)
         if not self._model:
@@ -102,7 +103,11 @@ class Asker(FastHttpUser):  # type: ignore[misc] # locust is untyped
                 reply.release()
                 reply.request_meta["response_time"] = 1000 * (time.perf_counter() - started)
         if next(self._asked) == self._options.answers:
-            self.environment.runner.quit()
+            self._end()
+
+    def _end(self) -> None:
+        # By another greenlet: this one is ended, too.
+        gevent.spawn(self.environment.runner.quit)
 
     def _read(self, reply: Any, started: float) -> None:
         """All of the stream. Raises Broken."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from serving.errors import EngineUnavailable
 from serving.scripted import Schedule
@@ -75,3 +79,15 @@ async def test_a_stream_that_is_cut_is_a_failure() -> None:
     assert code == 1
     assert found["first token"]["num_failures"] == 0
     assert found["answer"]["num_failures"] == found["answer"]["num_requests"] >= 5
+
+
+def test_the_job_on_a_cluster_says_what_locust_takes() -> None:
+    """Its command line, parsed by locust itself; an argument that it has not is refused."""
+    path = Path(__file__).parents[2] / "manifests" / "components" / "loadtest" / "job.yaml"
+    (container,) = yaml.safe_load(path.read_text())["spec"]["template"]["spec"]["containers"]
+    command = [sys.executable, *container["command"][1:], *container["args"], "--show-task-ratio"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert told.returncode == 0, told.stderr
+    assert "Asker" in told.stdout
+    wrong = subprocess.run([*command, "--misspelt"], capture_output=True, text=True, timeout=90, check=False)
+    assert wrong.returncode != 0
