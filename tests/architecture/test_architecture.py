@@ -66,7 +66,7 @@ OWNERS = {
     "psutil": ("serving/index/leases.py", "serving/running.py", "serving/stack.py", "serving/cli_checks.py"),
     "filelock": ("serving/running.py", "serving/stack.py", "serving/index/write_lock.py"),
     "httpx": ("serving/client.py", "serving/planning/source.py", "ingestion/source/fetch.py"),
-    "huggingface_hub": ("serving/planning/source.py",),
+    "huggingface_hub": ("serving/planning/source.py", "serving/index/tokenizer.py", "serving/index/embedder_model.py"),
     "matplotlib": ("serving/planning/plot.py",),
     "python_multipart": (),
     "protego": ("ingestion/source/robots.py",),
