@@ -133,17 +133,18 @@ def _within(replicas: int, rule: Rule) -> int:
 def _seen(state: State, load: Load, rule: Rule) -> State:
     """With this moment's load taken in."""
     if state.asked is None:
-        state = replace(state, busy_s=load.now_s, settled_s=load.now_s, ready=load.ready, share_s=load.now_s)
+        state = replace(state, settled_s=load.now_s, ready=load.ready, share_s=load.now_s)
     if load.ready != state.ready:
         state = replace(state, ready=load.ready, settled_s=load.now_s)
     state = _corrected(state, load, rule)
     enough = _needed(load, rule, state.share, SLACK * rule.target)
+    busy_s = load.now_s if load.work > 0 else state.busy_s
     if load.replicas != state.asked:
-        # Somebody else asked for these: Serve itself, a new configuration, or whoever was here before us.
-        enough = max(enough, load.replicas)
+        # Somebody else asked for these: who woke the first one, a new configuration, or whoever was here before us.
+        enough, busy_s = max(enough, load.replicas), load.now_s
     since_s = load.now_s - rule.down_delay_s * state.patience
     peaks = (*((at, n) for at, n in state.peaks if n > enough and at > since_s), (load.now_s, enough))
-    return replace(state, peaks=peaks, busy_s=load.now_s if load.work > 0 else state.busy_s)
+    return replace(state, peaks=peaks, busy_s=busy_s)
 
 
 def _corrected(state: State, load: Load, rule: Rule) -> State:
@@ -164,7 +165,8 @@ def _floor(state: State, load: Load, rule: Rule) -> int:
     """What is certainly needed, as far as the window shows."""
     idle = load.now_s - state.busy_s >= rule.to_zero_delay_s * state.patience - _EPSILON
     if idle and rule.min_replicas == 0:
-        return 0
+        # Serve goes to none only from one.
+        return 0 if load.replicas <= 1 else 1
     return max(1, *(n for _, n in state.peaks))
 
 

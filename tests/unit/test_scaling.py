@@ -141,7 +141,7 @@ def test_a_backlog_that_grows_while_replicas_start_is_not_taken_for_load() -> No
 
 def test_replicas_go_after_the_delay_and_the_last_one_after_its_own() -> None:
     """Down to what the busiest moment of the window needs; to none only where none is allowed."""
-    for least, changes in ((1, [(2.0, 3), (400.0, 1)]), (0, [(2.0, 3), (299.5, 0)])):
+    for least, changes in ((1, [(2.0, 3), (400.0, 1)]), (0, [(2.0, 3), (299.5, 1), (300.0, 0)])):
         fleet = Fleet(replace(RULE, min_replicas=least))
         fleet.run(100, lambda now: 30)
         fleet.run(600, lambda now: 0)
@@ -156,6 +156,19 @@ def test_none_becomes_one_when_somebody_asks() -> None:
     assert fleet.look(0) == 0
     fleet.now_s = 1
     assert fleet.look(500) == 1
+
+
+def test_a_replica_that_was_woken_stays_for_those_who_woke_it() -> None:
+    """Serve asked for it while the rule was not asked, and who woke it took another answer meanwhile."""
+    fleet = Fleet(replace(RULE, min_replicas=0))
+    fleet.run(300, lambda now: 0)
+    assert fleet.replicas == 0
+    fleet.now_s += 1000
+    fleet.replicas = fleet.ready = 1
+    fleet.run(199, lambda now: 0)
+    assert fleet.replicas == 1
+    fleet.run(5, lambda now: 0)
+    assert fleet.replicas == 0
 
 
 def test_somebody_who_comes_now_and_then_keeps_the_replica() -> None:
