@@ -33,8 +33,8 @@ _MILVUS_POD = (
 #: What a part of a Milvus resource takes from all of them together, where it says nothing itself.
 _MILVUS_SHARED = (*_MILVUS_CONTAINER, *_MILVUS_POD, "podLabels")
 _ETCD_PORTS = [{"containerPort": 2379, "name": "client"}, {"containerPort": 2380, "name": "peer"}]
-#: The init container that the operator adds (milvus-operator v1.3.8, renderInitContainer). A component's own of that
-#: name takes its place.
+#: The init container that the operator adds (milvus-operator v1.3.8, renderInitContainer). What a component's own of
+#: that name says about these is overwritten, its securityContext above all.
 _MILVUS_CONFIG = {
     "name": "config",
     "image": "milvusdb/milvus-operator:v1.3.8",
@@ -207,6 +207,7 @@ def _milvus(document: Document, spec: Mapping[str, Any]) -> Iterator[PodTemplate
             **{name: own[name] for name in _MILVUS_CONTAINER if name in own},
         }
         inits = {one["name"]: one for one in (_MILVUS_CONFIG, *(own.get("initContainers") or ()))}
+        inits["config"] = {**inits["config"], **_MILVUS_CONFIG}
         template = {
             "metadata": {"labels": {**(own.get("podLabels") or {}), **_milvus_labels(document, part)}},
             "spec": {

@@ -12,6 +12,7 @@ from tests.manifests import selectors
 from tests.manifests.core import is_core
 from tests.manifests.crds import definition
 from tests.manifests.documents import Document, PodTemplate, Rendered, containers, title
+from tests.manifests.pods import ENFORCE
 from tests.manifests.rendering import MANIFESTS, leaves
 
 #: Kinds of Kubernetes that no namespace holds.
@@ -244,14 +245,24 @@ def _place(document: Document, rendered: Rendered) -> Iterator[str]:
     if namespaced(document) and space not in spaces:
         yield f"metadata.namespace: {space!r} is not in this set: set `namespace:` in the overlay's kustomization"
     if document["kind"] == "Namespace":
-        level = spaces[document["metadata"]["name"]].get("pod-security.kubernetes.io/enforce")
-        if level != "restricted":
-            yield f"metadata.labels: pod-security.kubernetes.io/enforce is {level!r}, not restricted"
+        yield from _level(document, rendered)
     labels = document["metadata"].get("labels") or {}
     wanted = ["name", "part-of", "managed-by"] + ([] if document["kind"] == "Namespace" else ["component"])
     missing = [f"app.kubernetes.io/{one}" for one in wanted if f"app.kubernetes.io/{one}" not in labels]
     if missing:
         yield f"metadata.labels: {', '.join(missing)} missing"
+
+
+def _level(document: Document, rendered: Rendered) -> Iterator[str]:
+    """`restricted`; where the operator of Milvus has pods, which cannot meet it, `baseline` with warnings."""
+    name, labels = document["metadata"]["name"], document["metadata"].get("labels") or {}
+    with_milvus = any(one["metadata"].get("namespace") == name for one in rendered.of("Milvus"))
+    enforced = labels.get(ENFORCE)
+    if enforced != "restricted" and not (with_milvus and enforced == "baseline"):
+        yield f"metadata.labels: {ENFORCE} is {enforced!r}, not restricted"
+    for mode in ("warn", "audit"):
+        if labels.get(f"pod-security.kubernetes.io/{mode}") != "restricted":
+            yield f"metadata.labels: pod-security.kubernetes.io/{mode} must be restricted"
 
 
 def namespaced(document: Document) -> bool:

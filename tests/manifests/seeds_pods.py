@@ -41,7 +41,7 @@ PODS = [
     Seed(
         "pods",
         "milvus-init",
-        lambda s: [one.pop("initContainers", 0) for one in _parts(s)],
+        lambda s: s.one("Namespace")["metadata"]["labels"].update({"pod-security.kubernetes.io/enforce": "restricted"}),
         "config: securityContext.allowPrivilegeEscalation",
         MILVUS,
     ),
@@ -51,11 +51,6 @@ PODS = [
 def _gpus(given: Set, **values: str) -> None:
     for side, value in values.items():
         given.container("gpu")["resources"][side]["nvidia.com/gpu"] = value
-
-
-def _parts(given: Set) -> list[Any]:
-    components = given.one("Milvus")["spec"]["components"]
-    return [components.get(part, {}) for part in ("proxy", "mixCoord", "queryNode", "streamingNode", "dataNode")]
 
 
 def _security(name: str, field: str, value: Any, says: str) -> Seed:
