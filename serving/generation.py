@@ -114,7 +114,8 @@ class Generator(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Batch]:
-        """Batches of events; the last event is Done, after Usage.
+        """Batches of events; the last event is Done, after Usage. A batch of Progress alone: the engine was lost, and
+        another one goes on with the answer.
 
         Raises EngineCold before the first batch when no replica is ready, EngineUnavailable when the engine fails,
         InvalidRequest or PromptTooLong when the engine refuses the request.
