@@ -148,6 +148,7 @@ class Llm:
             self._leaving = self._leaving or asyncio.create_task(self._leave())
 
     async def _leave(self) -> None:
+        self._ready_file.remove()
         await asyncio.sleep(_LAST_WORDS_S)
         with suppress(Exception):
             # Whatever a dead engine makes of being stopped, the process ends.
