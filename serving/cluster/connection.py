@@ -22,7 +22,7 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 #: Seconds for a connection, and between two bytes of an answer: webhooks may take 30 s each.
-_CONNECT_S, _READ_S = 10.0, 65.0
+_CONNECT_S, READ_S = 10.0, 65.0
 #: First wait before a call is repeated; each further one is twice as long, up to the longest.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 #: How long a call that may be repeated is repeated while the server is away, as it is when a control plane is upgraded.
@@ -46,11 +46,18 @@ class Cluster:
     """One API server. Every method raises ClusterUnavailable, ClusterRefused (FieldConflict) or NotFound."""
 
     def __init__(
-        self, api: Any, name: str, *, renew: Callable[[], None] = lambda: None, patience_s: float = PATIENCE_S
+        self,
+        api: Any,
+        name: str,
+        *,
+        renew: Callable[[], None] = lambda: None,
+        patience_s: float = PATIENCE_S,
+        read_s: float = READ_S,
     ) -> None:
         self._api = api
         self._renew = renew
         self._patience_s = patience_s
+        self._read_s = read_s
         self.name = name
 
     def get(self, path: str, query: Query | None = None, *, patience_s: float | None = None) -> Json:
@@ -90,7 +97,7 @@ class Cluster:
     def delete(self, path: str, body: Json) -> Json:
         return self._patiently("DELETE", path, {}, body, _JSON, None).body
 
-    def text(self, path: str, query: Query | None = None, *, silence_s: float = _READ_S) -> str:
+    def text(self, path: str, query: Query | None = None, *, silence_s: float | None = None) -> str:
         """What is no JSON: logs, metrics. Asked for once."""
         return str(self._send("GET", path, query or {}, None, _JSON, read_s=silence_s).data, "utf-8", "replace")
 
@@ -144,7 +151,7 @@ class Cluster:
         body: Json | None,
         content: str,
         *,
-        read_s: float = _READ_S,
+        read_s: float | None = None,
         stream: bool = False,
     ) -> Any:
         """The response; one that is not to be streamed has been read."""
@@ -157,7 +164,7 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = self._api.call_api(*request, _request_timeout=(_CONNECT_S, read_s))
+            answer = self._api.call_api(*request, _request_timeout=(_CONNECT_S, read_s or self._read_s))
             if not stream or answer.status >= 300:
                 answer.read()
         if answer.status >= 300:

@@ -79,8 +79,12 @@ def in_phases(wanted: Sequence[Identity]) -> list[list[Identity]]:
 
     KubeRay empties the Redis of a Ray cluster that it deletes.
     """
-    operated = [who for who in wanted if "." in who.group and not who.group.endswith("k8s.io")]
+    operated = [who for who in wanted if _operated(who)]
     return [phase for phase in (operated, [who for who in wanted if who not in operated]) if phase]
+
+
+def _operated(who: Identity) -> bool:
+    return "." in who.group and not who.group.endswith("k8s.io")
 
 
 def delete(cluster: Cluster, found: Found, wanted: Sequence[Identity]) -> Iterator[tuple[Identity, str]]:
@@ -107,7 +111,8 @@ def wait_gone(
     """What is left, our pods included, when all are gone or the time is over. Raises ClusterUnavailable."""
     deadline = time.monotonic() + timeout_s
     waiting, told = list(wanted), -1
-    ray_only = any(who.group == "ray.io" for who in wanted)
+    # The others' pods are not to go yet.
+    ray_only = all(map(_operated, wanted))
     while True:
         left = [each for who in waiting if (each := _terminating(cluster, who, found.paths[who]))]
         waiting = [each.who for each in left]

@@ -7,16 +7,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.cluster.connection import PATIENCE_S, Cluster
+from serving.cluster.connection import PATIENCE_S, READ_S, Cluster
 from serving.errors import ConfigurationError
 
 
-def connect(kubeconfig: str | None = None, context: str | None = None, *, patience_s: float = PATIENCE_S) -> Cluster:
+def connect(
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    *,
+    patience_s: float = PATIENCE_S,
+    read_s: float = READ_S,
+) -> Cluster:
     """By a kubeconfig (several, separated as in $KUBECONFIG), the usual one, or as this pod.
 
     Raises ConfigurationError: no kubeconfig, no such context, a credential plugin that failed, the extra is missing.
     """
     try:
+        import yaml
         from kubernetes import client, config
     except ImportError as error:
         raise ConfigurationError(
@@ -43,7 +50,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None, *, patien
                 "--kubeconfig."
             ) from error
         raise ConfigurationError(f"The kubeconfig {kubeconfig or '~/.kube/config'} cannot be used: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"The kubeconfig {kubeconfig or '~/.kube/config'} cannot be read: {error}") from error
 
     def renew() -> None:
@@ -52,7 +59,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None, *, patien
 
     api = client.ApiClient(settings)
     api.user_agent = "anchorage"
-    return Cluster(api, settings.host, renew=renew, patience_s=patience_s)
+    return Cluster(api, settings.host, renew=renew, patience_s=patience_s, read_s=read_s)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 PATH = re.compile(
     r"^/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))(?:/namespaces/(?P<ns>[^/]+)(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?"
-    r"(?:/(?P<sub>log|status))?$"
+    r"(?:/(?P<sub>log|status|proxy/metrics))?$"
 )
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
@@ -69,6 +69,8 @@ class Server:
     faults: list[Fault] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     logs: dict[str, str] = field(default_factory=dict)
+    #: What the deployment's Service says, asked through the API server.
+    metrics: str = ""
     requests: list[str] = field(default_factory=list)
     #: What it says with every patch.
     warning: str = ""
@@ -133,6 +135,10 @@ class Server:
         self._allow(verb, found["plural"], namespace)
         if found["sub"] == "log":
             return 200, self.logs.get(name, "")
+        if found["sub"] == "proxy/metrics":
+            if not self.metrics:
+                raise Refused(503, "ServiceUnavailable", 'no endpoints available for service "anchorage"')
+            return 200, self.metrics
         if method == "GET":
             return 200, self._get((kind, namespace, name), url.path) if name else self._list(kind, namespace, query)
         if method == "DELETE":
@@ -178,6 +184,8 @@ class Server:
         else:
             if live is None:
                 raise Refused(404, "NotFound", f'{self.kinds[kind][1]} "{name}" not found')
+            if body.get("metadata", {}).get("uid", live["metadata"]["uid"]) != live["metadata"]["uid"]:
+                raise Refused(409, "Conflict", "Precondition failed: UID in precondition")
             after = _merged(live, body)
         after["metadata"] = {**(live or {}).get("metadata", {}), **after["metadata"], "name": name}
         if namespace:
@@ -207,9 +215,11 @@ class Server:
         ]
         api_version = self.kinds[kind][0]
         bare = [{k: v for k, v in thing.items() if k not in ("apiVersion", "kind")} for thing in items]
+        first, limit = int(query.get("continue", 0)), int(query.get("limit", 500))
+        more = {"continue": str(first + limit)} if first + limit < len(bare) else {}
         return {
-            "kind": f"{kind}List", "apiVersion": api_version, "items": bare,
-            "metadata": {"resourceVersion": str(self.latest)},
+            "kind": f"{kind}List", "apiVersion": api_version, "items": bare[first : first + limit],
+            "metadata": {"resourceVersion": str(self.latest), **more},
         }  # fmt: skip
 
     def _delete(self, key: tuple[str, str, str], plural: str) -> Json:

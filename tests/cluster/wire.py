@@ -99,12 +99,10 @@ class Requests(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        warnings = (
-            (answer.get("metadata") or {}).get("annotations", {}).get("test/warning")
-            if isinstance(answer, dict)
-            else None
-        )
-        for name, value in {**(headers or {}), **({"Warning": f'299 - "{warnings}"'} if warnings else {})}.items():
+        sent = dict(headers or {})
+        if self.command == "PATCH" and self.state.warning:
+            sent["Warning"] = f'299 - "{self.state.warning}"'
+        for name, value in sent.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
