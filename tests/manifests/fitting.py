@@ -115,12 +115,13 @@ def _stopping(settings: Settings, document: Document, pods: list[PodTemplate], r
             yield f"{pod.path}: preStop: `ray stop` ends Ray before its replicas have drained: sleep instead"
         pause = (((container.get("lifecycle") or {}).get("preStop") or {}).get("sleep") or {}).get("seconds", 0)
         grace = pod.spec.get("terminationGracePeriodSeconds", 30)
-        if not replica_drain_s(longest) < drain:
+        # Nothing on a head drains: its controller never leaves, and would hold it for all of that time.
+        if pod.role != "head" and not replica_drain_s(longest) < drain:
             yield f"{pod.path}: {_DRAIN} is {drain:g}: an answer may take {longest:g} s and its replica 10 more"
         if grace < pause + drain + _REST_S:
             yield f"{pod.path}: terminationGracePeriodSeconds {grace}: preStop {pause} and drain {drain:g} take longer"
         for name, value in cluster_variables(longest).items():
-            if given.get(name) != value:
+            if given.get(name) != value and not (pod.role == "head" and name == _DRAIN):
                 yield f"{pod.path}: {name} is {given.get(name)!r}, not {value!r} (serving/deployments/environment.py)"
     delay = document["spec"].get("rayClusterDeletionDelaySeconds", 60)
     if delay < longest:

@@ -86,7 +86,9 @@ def test_nothing_is_stopped_before_its_longest_answer_is_over() -> None:
         old_s,
         pod_grace_s(SECONDS),
     ]
-    for pod in _ray(rendered(EKS)):
+    head, *workers = _ray(rendered(EKS))
+    assert {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "0"} in _container(head)["env"]
+    for pod in workers:
         sleep_s = _container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert SECONDS < replica_drain_s(SECONDS) < drain_s <= old_s < pod.spec["terminationGracePeriodSeconds"]
         assert drain_s + sleep_s < pod.spec["terminationGracePeriodSeconds"] == pod_grace_s(SECONDS)
