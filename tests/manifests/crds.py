@@ -25,10 +25,11 @@ Path_ = tuple[str | int, ...]
 #: Not JSON Schema's, or with another meaning there. `format` is checked for what Kubernetes checks of it: integers.
 _DROPPED = {"format", "description", "default", "nullable", "example", "externalDocs", "title"}
 _INTEGERS = {"int32": 2**31, "int64": 2**63}
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _TYPE_META = {
     "apiVersion": {"type": "string"},
     "kind": {"type": "string"},
-    "metadata": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},  # checked as Kubernetes' own
+    "metadata": {"type": "object", _PRESERVE: True},  # checked as Kubernetes' own
 }
 
 
@@ -124,11 +125,13 @@ def _inner(schema: Mapping[str, Any], made: dict[str, Any], *, close: bool) -> N
     if properties:
         made["properties"] = {name: converted(below, close=close) for name, below in properties.items()}
     if isinstance(schema.get("items"), Mapping):
-        made["items"] = converted(schema["items"], close=close)
+        # A list that keeps what it does not know keeps it in its items (pruning/algorithm.go, skipPrune).
+        kept = {_PRESERVE: True} if schema.get(_PRESERVE) else {}
+        made["items"] = converted({**schema["items"], **kept}, close=close)
     if isinstance(schema.get("additionalProperties"), Mapping):
         made["additionalProperties"] = converted(schema["additionalProperties"], close=close)
     elif close and schema.get("type") == "object" and "additionalProperties" not in schema:
-        made["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+        made["additionalProperties"] = bool(schema.get(_PRESERVE))
     for word in ("allOf", "anyOf", "oneOf"):
         if word in made:
             made[word] = [converted(one, close=False) for one in schema[word]]

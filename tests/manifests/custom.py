@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 
@@ -40,7 +41,7 @@ def _cached(text: str) -> tuple[str, ...]:
 
 
 def _by_schema(document: Document, found: Definition) -> Iterator[str]:
-    if found.version != found.stored:
+    if _age(found.version) < _age(found.stored):
         yield f"apiVersion: {found.version} is served for old clients: write {found.group}/{found.stored}"
     if "status" in document:
         yield "status: is the operator's to write: take it out"
@@ -51,6 +52,12 @@ def _by_schema(document: Document, found: Definition) -> Iterator[str]:
         return
     yield from _lists(whole, found)
     yield from cel.faults(whole, found.schema)
+
+
+def _age(version: str) -> tuple[int, ...]:
+    """As Kubernetes orders versions: v1alpha2, v1beta1, v1, v2."""
+    major, stage, minor = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version).groups()  # type: ignore[union-attr]
+    return {"alpha": 0, "beta": 1, None: 2}[stage], int(major), int(minor or 0)
 
 
 def _lists(document: Document, found: Definition) -> Iterator[str]:

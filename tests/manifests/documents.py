@@ -152,7 +152,8 @@ def pods(document: Document) -> Iterator[PodTemplate]:
     elif kind == "RayCluster":
         yield from _ray(document, "spec", spec)
     elif kind == "RayJob":
-        yield from _ray(document, "spec.rayClusterSpec", spec.get("rayClusterSpec") or {})
+        if spec.get("rayClusterSpec"):
+            yield from _ray(document, "spec.rayClusterSpec", spec["rayClusterSpec"])
         if spec.get("submitterPodTemplate"):
             yield _plain(document, "spec.submitterPodTemplate", spec["submitterPodTemplate"], role="submitter")
     elif kind == "Milvus":

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tests.manifests.crds import defaulted, definition
 from tests.manifests.documents import Document, Rendered, ray_cluster, title
 from tests.manifests.words import dns_1035, dns_label, labels, schedule
 
@@ -29,12 +30,18 @@ _DELETION_ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 
 
 def faults(rendered: Rendered) -> list[str]:
-    """Of every Ray resource."""
+    """Of every Ray resource, as the API server completes it."""
     return [
         f"{title(document)}: {fault}"
-        for document in rendered.of(*LONGEST)
+        for document in map(_completed, rendered.of(*LONGEST))
         for fault in (*_metadata(document), *_KINDS[document["kind"]](document))
     ]
+
+
+def _completed(document: Document) -> Document:
+    found = definition(document["apiVersion"], document["kind"])
+    whole: Document = defaulted(document, found.schema) if found else document
+    return whole
 
 
 def _metadata(document: Document) -> Iterator[str]:
@@ -183,6 +190,8 @@ _KINDS = {"RayService": _service, "RayJob": _job, "RayCronJob": _cron_job, "RayC
 def _cluster(document: Document, path: str, cluster: Mapping[str, Any] | None = None) -> Iterator[str]:
     spec = cluster if cluster is not None else (ray_cluster(document) or {})
     annotations = document["metadata"].get("annotations") or {}
+    if (spec.get("authOptions") or {}).get("enableK8sTokenAuth") and document["kind"] != "RayCluster":
+        yield f"{path}.authOptions.enableK8sTokenAuth: is refused for {document['kind']}"
     for fault in (*_groups(spec), *_fault_tolerance(spec, annotations), *_autoscaler(spec), *_access(spec)):
         yield f"{path}.{fault}"
 
@@ -274,8 +283,8 @@ def _access(spec: Mapping[str, Any]) -> Iterator[str]:
     options = spec.get("authOptions") or {}
     if options.get("mode") == "token" and _version(spec) < (2, 52):
         yield f"authOptions.mode: token needs rayVersion 2.52 or later, not {spec.get('rayVersion')}"
-    if options.get("enableK8sTokenAuth"):
-        yield "authOptions.enableK8sTokenAuth: is refused for RayService and RayJob"
+    if options.get("enableK8sTokenAuth") and options.get("mode") != "token":
+        yield "authOptions.enableK8sTokenAuth: needs the mode token"
     for field in ("networkPolicy", "tlsOptions", "historyServerOptions"):
         if spec.get(field) is not None:
             yield f"{field}: needs a feature gate that is off by default"

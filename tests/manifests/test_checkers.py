@@ -68,6 +68,11 @@ def test_nulls_go_and_defaults_come() -> None:
         ({"type": "integer", "format": "int32"}, [2**31 - 1], [2**31, "1"]),
         ({"type": "object", "properties": {"a": {"type": "string"}}}, [{"a": "b"}, {}], [{"b": 1}, {"a": 1}]),
         ({"type": "object", "x-kubernetes-preserve-unknown-fields": True}, [{"any": {"thing": 1}}], [[]]),
+        (
+            {"type": "array", "x-kubernetes-preserve-unknown-fields": True, "items": {"type": "object"}},
+            [[{"any": {"thing": 1}}]],
+            [["a"]],
+        ),
         ({"type": "object", "additionalProperties": {"type": "string"}}, [{"a": "b"}], [{"a": 1}]),
         ({"type": "string", "pattern": "^(?i)(abort|warn)?$"}, ["ABORT", ""], ["stop"]),
         (
