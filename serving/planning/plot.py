@@ -49,6 +49,8 @@ def _panels(figure: Any, outcomes: Mapping[str, Outcome]) -> None:
     nodes.set_ylabel("GPU nodes up\n(dotted: wanted)")
     first.set_ylabel("TTFT p95, s")
     first.set_yscale("log")
+    first.yaxis.set_major_formatter("{x:g}")
+    first.yaxis.set_minor_formatter("{x:g}")
     first.set_xlabel("minutes")
     for name, outcome in outcomes.items():
         colour = _COLOURS.get(name)

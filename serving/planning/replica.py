@@ -64,13 +64,15 @@ class Replica:
         self._set_rates()
 
     def next_event(self) -> float:
-        """When something happens if nobody comes before."""
+        """When something happens if nobody comes before. (Asked for at every event: hence no min and max.)"""
         soonest = self._first[0][0] if self._first else _NEVER
         if self._prompts:
-            soonest = min(soonest, self._last + max(0.0, self._left) / self._work_rate)
+            at = self._last + self._left / self._work_rate
+            soonest = at if at < soonest else soonest
         if self._ends:
-            soonest = min(soonest, self._last + max(0.0, self._ends[0][0] - self._counter) / self._token_rate)
-        return soonest
+            at = self._last + (self._ends[0][0] - self._counter) / self._token_rate
+            soonest = at if at < soonest else soonest
+        return soonest if soonest > self._last else self._last
 
     def step(self, now: float) -> tuple[list[int], list[int]]:
         """Requests whose first token came now, and those that are done."""

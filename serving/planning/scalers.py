@@ -22,10 +22,6 @@ class Scaler(Protocol):
 
     handle: Handle | None
 
-    def report(self, now: float, in_work: float) -> None: ...
-    def pushed(self, now: float) -> None: ...
-    def taken(self, now: float, request: int) -> None: ...
-    def first_token(self, now: float, request: int) -> None: ...
     def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int: ...
 
 
@@ -44,18 +40,6 @@ class Default:
         self._since: float | None = None
         self._up = False
         self.handle: Handle | None = Handle(self._rule.look_back_period_s, self._rule.metrics_interval_s)
-
-    def report(self, now: float, in_work: float) -> None:
-        """Nothing but what the handle counts."""
-
-    def pushed(self, now: float) -> None:
-        """The same."""
-
-    def taken(self, now: float, request: int) -> None:
-        """Is not looked at."""
-
-    def first_token(self, now: float, request: int) -> None:
-        """Is not looked at."""
 
     def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int:
         assert self.handle is not None
@@ -162,18 +146,6 @@ class Known:
         self._times = [at for at, _ in setup.schedule]
         self._counts = [count for _, count in setup.schedule]
         self._least = setup.min_replicas
-
-    def report(self, now: float, in_work: float) -> None:
-        """It knows."""
-
-    def pushed(self, now: float) -> None:
-        """It knows."""
-
-    def taken(self, now: float, request: int) -> None:
-        """It knows."""
-
-    def first_token(self, now: float, request: int) -> None:
-        """It knows."""
 
     def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int:
         place = bisect_right(self._times, now) - 1

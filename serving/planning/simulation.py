@@ -12,7 +12,7 @@ from collections.abc import Callable
 from serving.planning.machines import Machines, Node
 from serving.planning.outcome import EXTRACTIVE, FAILED, LLM, OPEN, REJECTED, Change, Outcome
 from serving.planning.replica import Replica
-from serving.planning.scalers import scaler_of
+from serving.planning.scalers import Questions, scaler_of
 from serving.planning.setup import Setup
 from serving.planning.trace import Trace
 
@@ -45,6 +45,7 @@ class _Simulation:
         self._events: list[tuple[float, int, Replica | None, int | Callable[[float], None]]] = []
         self._order = 0
         self._scaler = scaler_of(setup)
+        self._told = self._scaler if isinstance(self._scaler, Questions) else None
         self._machines = Machines(setup.nodes, self._draw, self._later, self._note, self._place)
         self._asked = setup.min_replicas
         self._numbers = 0
@@ -67,17 +68,17 @@ class _Simulation:
 
     def run(self) -> Outcome:
         self._begin()
-        trace, api_s, events = self._trace, self._setup.api_s, self._events
-        times, size, place = trace.times, len(trace), 0
-        now = self._seen.begin_s
+        events, pop = self._events, heapq.heappop
+        times = [*(at + self._setup.api_s for at in self._trace.times), math.inf]
+        now, place, coming = self._seen.begin_s, 0, times[0]
         while not self._over:
-            coming = times[place] + api_s if place < size else math.inf
             if coming <= events[0][0]:
                 now = coming
                 self._arrive(now, place)
                 place += 1
+                coming = times[place]
                 continue
-            now, _, replica, what = heapq.heappop(events)
+            now, _, replica, what = pop(events)
             if replica is None:
                 what(now)  # type: ignore[operator]
             elif replica.version == what:
@@ -249,14 +250,16 @@ class _Simulation:
         loads = {number: replica.in_flight for number, replica in self._running.items()}
         if self._scaler.handle is not None:
             self._scaler.handle.push(now, len(self._queue) + self._wakes, loads)
-        self._scaler.pushed(now)
+        if self._told is not None:
+            self._told.pushed(now)
 
     def _reconcile(self, now: float) -> None:
         self._machines.reconcile(now, len(self._homeless), self._setup.gpus)
 
     def _worked(self, now: float, more: int) -> None:
         self._in_work += more
-        self._scaler.report(now, self._in_work)
+        if self._told is not None:
+            self._told.report(now, self._in_work)
 
     # -- requests --
 
@@ -299,7 +302,8 @@ class _Simulation:
         if replica.in_flight >= self._setup.max_ongoing:
             self._queue.append((request, answer))
             return
-        self._scaler.taken(now, request)
+        if self._told is not None:
+            self._told.taken(now, request)
         replica.take(now, request, self._trace.prompts[request], answer)
         self._worked(now, 1)
         self._await(replica)
@@ -323,7 +327,8 @@ class _Simulation:
             if not seen.first[request]:
                 seen.first[request] = now
                 self._no_token -= 1
-                self._scaler.first_token(now, request)
+                if self._told is not None:
+                    self._told.first_token(now, request)
         for request in done:
             late = now - self._trace.times[request] > self._setup.deadline_s
             self._finish(now, request, FAILED if late else LLM)

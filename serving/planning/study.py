@@ -15,7 +15,7 @@ from serving.planning.simulation import simulate
 from serving.planning.trace import Trace
 
 #: Traces up to this are simulated with Serve's own control loop, longer ones with a coarser one, seconds.
-_FINE_S, _COARSE_TICK_S = 3 * 3600.0, 1.0
+_FINE_S, _COARSE_TICK_S = 3 * 3600.0, 2.0
 
 
 def study(trace: Trace, setup: Setup, policies: Sequence[Policy]) -> dict[str, Outcome]:
