@@ -21,6 +21,7 @@ from ray import serve
 
 from serving import vllm
 from serving.deployments.ready import ReadyFile
+from serving.deployments.relay import Relay
 from serving.deployments.workload import Requests
 from serving.resuming import Begun, Decoder, Seam
 from serving.tokens import load_tokenizer
@@ -111,7 +112,7 @@ class Llm:
                     yield seam.joined(batch) if seam else batch
 
     async def _answer(self, kind: Kind, request: Any) -> AsyncGenerator[list[Item]]:
-        relay = _Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
+        relay = Relay(self._engine.chat(request) if kind == "chat" else self._engine.completions(request))
         self._streams += 1
         finished = False
         try:
@@ -202,59 +203,6 @@ class Llm:
     def _tokens(self) -> Decoder:
         tokens: Decoder = getattr(self._engine, "_engine_client", self._engine).get_tokenizer()
         return tokens
-
-
-class _Relay:
-    """Reads the engine as fast as it comes; a reader gets the first chunk at once and then all there is."""
-
-    def __init__(self, source: AsyncGenerator[Any]) -> None:
-        self.failure: BaseException | None = None
-        self._source = source
-        self._ready: list[Any] = []
-        self._news = asyncio.Event()
-        self._task = asyncio.create_task(self._pump())
-
-    async def batches(self, pause_s: Callable[[], float]) -> AsyncIterator[list[Any]]:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            batch, self._ready = self._ready, []
-            if batch:
-                yield batch
-            if self._task.done() and not self._ready:
-                return
-            await self._breathe(pause_s())
-
-    @property
-    def over(self) -> bool:
-        """Whether the engine says no more, be it finished or broken."""
-        return self._task.done()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the engine said all, and all of it was given out."""
-        return self._task.done() and not self._ready and self.failure is None
-
-    async def close(self) -> None:
-        """Abort what still runs; returns when the engine has been told."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        await self._source.aclose()
-
-    async def _breathe(self, pause_s: float) -> None:
-        # A shorter pause than this costs more than it saves: it is the case of few streams.
-        if pause_s > 0.001 and not self._task.done():
-            await asyncio.sleep(pause_s)
-
-    async def _pump(self) -> None:
-        try:
-            async for chunk in self._source:
-                self._ready.append(chunk)
-                self._news.set()
-        except Exception as error:  # noqa: BLE001 - the process edge: what an engine raises cannot be pickled safely
-            self.failure = error
-        finally:
-            self._news.set()
 
 
 def _items(reader: vllm.Reader, chunks: list[Any]) -> list[Item]:
