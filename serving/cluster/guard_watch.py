@@ -22,12 +22,15 @@ _EVENTS_S = 5.0
 
 
 class Guard:
-    """One namespace's. `say` writes a line of its log."""
+    """One namespace's. `say` writes a line of its log; `look_s`: how often events are asked for while a pod waits."""
 
-    def __init__(self, cluster: Cluster, namespace: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, say: Callable[[str], None], *, look_s: float = _EVENTS_S
+    ) -> None:
         self._cluster = cluster
         self._root = f"/api/v1/namespaces/{namespace}"
         self._say = say
+        self._look_s = look_s
         self._pods: dict[str, Json] = {}
         self._events: list[Json] = []
         self._lock = threading.Lock()
@@ -135,7 +138,7 @@ class Guard:
 
     def _follow_events(self) -> None:
         """Why pods wait; asked only while one does."""
-        while not self._stopped.wait(_EVENTS_S):
+        while not self._stopped.wait(self._look_s):
             if (self.llm() or {}).get("stage") not in ("node", "image", "weights"):
                 self._events = []
                 continue

@@ -76,7 +76,9 @@ class Server:
     warning: str = ""
     #: What a mutating or validating webhook of the cluster says: raise Refused, or change the object.
     admission: list[Callable[[Json, str], None]] = field(default_factory=list)
+    #: Watches from an older version are told that it is gone; running ones, too, while `expire_watches`.
     oldest: int = 0
+    expire_watches: bool = False
     #: (resourceVersion, type, object), for watches.
     history: list[tuple[int, str, Json]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)

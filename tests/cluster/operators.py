@@ -80,7 +80,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 10.0) 
 
 def pod(name: str, *, status: Json | None = None, node: str | None = None, **metadata: Any) -> Json:
     """As a pod of the LLM, unless labels say otherwise."""
-    labels = {"app.kubernetes.io/part-of": "anchorage", "app.kubernetes.io/component": "llm"}
+    labels = {"app.kubernetes.io/part-of": "anchorage", "ray.io/group": "gpu"}
     gpu = {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
     return {
         "apiVersion": "v1",

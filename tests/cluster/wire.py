@@ -125,12 +125,12 @@ class Requests(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if since < state.oldest:
-            gone = Refused(410, "Expired", "too old resource version").body
-            self._chunk(json.dumps({"type": "ERROR", "object": gone}) + "\n")
-            self._chunk("")
-            return
+        gone = json.dumps({"type": "ERROR", "object": Refused(410, "Expired", "too old resource version").body})
         while True:
+            if state.expire_watches or since < state.oldest:
+                self._chunk(gone + "\n")
+                self._chunk("")
+                return
             with state.changed:
                 if state.latest <= since:
                     state.changed.wait(timeout=0.2)
