@@ -143,7 +143,8 @@ def _opened(
         + (f" ({escape(why)})" if why else "")
         + (f" with {escape(', '.join(components))}" if components else "")
     )
-    return _Run(console, cluster, Kinds(cluster), namespace, things)
+    kinds = Kinds(cluster)
+    return _Run(console, cluster, kinds, namespace, kinds.placed(things, namespace))
 
 
 def _things(overlay: str, components: Sequence[str], namespace: str, wishes: Wishes) -> list[Json]:

@@ -9,7 +9,7 @@ from typing import Literal
 from serving.cluster.connection import Cluster, Json
 from serving.cluster.kinds import Kinds
 from serving.cluster.objects import INSTANCE, MANAGED_BY, MANAGER, Identity, content, identity, in_order
-from serving.errors import ClusterRefused, ClusterUnavailable, FieldConflict, NotFound
+from serving.errors import AnchorageError, ClusterRefused, ClusterUnavailable, FieldConflict, NotFound
 
 Change = Literal["created", "changed", "unchanged", "kept", "failed", "unknown"]
 
@@ -58,7 +58,7 @@ def apply(cluster: Cluster, kinds: Kinds, things: Sequence[Json], how: Applying)
             done = Applied(who, "failed", _whose(conflict), conflict=True)
         except (ClusterRefused, NotFound) as refused:
             unasked = how.dry_run and (isinstance(refused, NotFound) or "does not support dry run" in str(refused))
-            done = Applied(who, "unknown" if unasked else "failed", _advised(who, str(refused)))
+            done = Applied(who, "unknown" if unasked else "failed", _advised(who, refused))
         if how.dry_run and who.kind == "Namespace" and done.change == "created":
             lacking.add(who.name)
         yield done
@@ -103,7 +103,10 @@ def _whose(conflict: FieldConflict) -> str:
     return f"somebody else decides about these fields: {told}. --force-conflicts takes them over."
 
 
-def _advised(who: Identity, text: str) -> str:
+def _advised(who: Identity, refused: AnchorageError) -> str:
+    if who.kind == "Secret":
+        return "the server refused it (its words may quote what is in it, and are not shown)"
+    text = str(refused)
     if "immutable" in text or "updates to statefulset spec" in text:
         kind = who.kind.lower()
         return f"{text}. Take it away first: kubectl delete {kind} {who.name} --namespace {who.namespace} (data stays)."

@@ -238,6 +238,8 @@ def _refusal(answer: Any, path: str, server: str) -> Exception:
     managers = _managers(told) if status == 409 else {}
     if managers:
         return FieldConflict(text, managers=managers)
+    if status == 409 and "the object has been modified" in text:
+        return _Passing(f"The Kubernetes API server: {text}", status=status)
     return ClusterRefused(f"{text} ({status} {reason or answer.reason} of {path})", status=status, reason=reason)
 
 

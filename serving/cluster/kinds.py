@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -53,6 +53,19 @@ class Kinds:
         if kind is None:
             raise NotFound(f"The cluster does not know the kind {who.kind} of {who.api_version}.")
         return kind.path(who.namespace, who.name)
+
+    def placed(self, things: Sequence[Json], namespace: str) -> list[Json]:
+        """With a namespace where the kind has one, and only there: kustomize does not know every custom resource."""
+        placed: list[Json] = []
+        for thing in things:
+            kind = self.find(str(thing.get("apiVersion")), str(thing.get("kind")))
+            metadata = {key: value for key, value in thing["metadata"].items() if key != "namespace"}
+            if kind is None:
+                metadata = thing["metadata"]
+            elif kind.namespaced:
+                metadata["namespace"] = thing["metadata"].get("namespace") or namespace
+            placed.append({**thing, "metadata": metadata})
+        return placed
 
     def versions(self, group: str) -> list[str]:
         """`group/version` of a group that the server knows."""

@@ -166,7 +166,15 @@ def _renamed(value: Any, namespace: str) -> Any:
 
 
 def as_yaml(things: Sequence[Json]) -> str:
-    """As one YAML stream."""
+    """As one YAML stream, without what is in Secrets."""
     import yaml
 
-    return "".join("---\n" + yaml.safe_dump(thing, sort_keys=False, width=120) for thing in things)
+    return "".join("---\n" + yaml.safe_dump(_veiled(thing), sort_keys=False, width=120) for thing in things)
+
+
+def _veiled(thing: Json) -> Json:
+    """An overlay of somebody's own may have Secrets: what is in them is not printed."""
+    if thing.get("kind") != "Secret":
+        return thing
+    return {key: dict.fromkeys(value, "(not shown)") if key in ("data", "stringData") else value
+            for key, value in thing.items()}  # fmt: skip

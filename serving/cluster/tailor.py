@@ -14,6 +14,9 @@ from serving.errors import ConfigurationError
 GPU = "nvidia.com/gpu"
 #: The worker group of the RayService that runs the LLM, as the component `llm` calls it.
 _GROUP = "gpu"
+#: What ingestion is told of the serving settings: it has to embed with the same model, into the same store.
+_INGESTION = "anchorage-ingest"
+_TOLD = {"embedder.model": "embedding-model", "index.milvus_uri": "milvus-uri"}
 _IMAGES = ("ghcr.io/anchorage/anchorage", "ghcr.io/anchorage/anchorage-gpu")
 
 
@@ -55,6 +58,10 @@ def tailor(things: Sequence[Json], wishes: Wishes, serve_text: Callable[[Mapping
                 _group(thing, wishes)
         elif thing.get("kind") == "ResourceClaimTemplate" and wishes.gpus is not None:
             _claims(thing, wishes.gpus)
+        elif thing.get("kind") == "Job" and wishes.model is not None:
+            _fetched_model(thing, wishes.model)
+        elif thing.get("kind") == "ConfigMap" and thing["metadata"]["name"] == _INGESTION:
+            _ingestion(thing, wishes.settings)
         _images(thing, wishes)
     for thing in changed:
         if thing.get("kind") == "NodePool":
@@ -139,6 +146,20 @@ def _group(thing: Json, wishes: Wishes) -> None:
         for amounts in (container.get("resources") or {}).values():
             if isinstance(amounts, dict) and GPU in amounts:
                 amounts[GPU] = str(wishes.gpus)
+
+
+def _fetched_model(job: Json, model: str) -> None:
+    """Of the Job that downloads weights before a GPU waits for them (components/weights-shared-volume)."""
+    for container in job["spec"]["template"]["spec"]["containers"]:
+        for variable in container.get("env") or []:
+            if variable["name"] == "MODEL":
+                variable["value"] = model
+
+
+def _ingestion(settings_map: Json, settings: Mapping[str, Any]) -> None:
+    for name, key in _TOLD.items():
+        if name in settings:
+            settings_map.setdefault("data", {})[key] = str(settings[name])
 
 
 def _claims(thing: Json, gpus: int) -> None:

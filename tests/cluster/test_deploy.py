@@ -279,3 +279,28 @@ def test_two_deployments_share_what_is_cluster_wide(server: Server, cli: Cli) ->
     assert server.find("PriorityClass", "anchorage-serving") is not None
     assert server.find("RayService", "anchorage") is not None
     assert server.find("RayService", "anchorage", "second") is None
+
+
+def test_secrets_of_an_overlay_are_applied_and_not_shown(cli: Cli, tmp_path: Path, server: Server) -> None:
+    """Neither rendered nor in a server's complaint."""
+    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: mine}\nstringData: {password: correct-horse}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "kustomization.yaml").write_text("resources: [mine.yaml]\n")
+    done = cli("deploy", "--render", "--overlay", str(tmp_path))
+    assert (done.code, "correct-horse" in done.text) == (0, False)
+    server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "anchorage"}})
+    server.faults = [Fault("^PATCH .*secrets", status=422, reason="Invalid", message="Invalid value: correct-horse")]
+    done = cli("deploy", "--overlay", str(tmp_path), "--no-wait", check=False)
+    assert (done.code, "Secret/mine" in done.text, "correct-horse" in done.text) == (1, True, False)
+    assert cli("deploy", "--overlay", str(tmp_path), "--no-wait").code == 0
+    assert server.find("Secret", "mine") is not None
+
+
+def test_what_goes_with_a_model_is_told_it(cli: Cli) -> None:
+    """Ingestion embeds as serving does; the weights that are fetched are those of the model."""
+    things = rendered(cli, "--overlay", "onprem", "--with", "weights-shared-volume", "--model", "org/m",
+                      "--set", "embedder.model=org/e")  # fmt: skip
+    told = {f"{thing['kind']}/{thing['metadata']['name']}": thing for thing in things}
+    assert told["ConfigMap/anchorage-ingest"]["data"]["embedding-model"] == "org/e"
+    (job,) = [thing for thing in things if thing["kind"] == "Job"]
+    assert {"name": "MODEL", "value": "org/m"} in job["spec"]["template"]["spec"]["containers"][0]["env"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +39,8 @@ def ask(server: Server, kubeconfig: Path, said: list[str]) -> Iterator[Callable[
     worker = threading.Thread(target=guard.run, daemon=True)
     with serving(guard, "127.0.0.1", 0) as port:
         worker.start()
-        yield lambda path: httpx.get(f"http://127.0.0.1:{port}{path}")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client.get
         guard.stop()
 
 
@@ -189,3 +192,21 @@ def test_other_pods_are_none_of_its_business(server: Server, ask: Ask) -> None:
     step(server, "gpu-2", (100, 70, 30, 0))
     wait_for(lambda: annotations(server, "gpu-2") == {"mine": "stays"}, "the release")
     assert annotations(server, "gpu-1") == PROTECTED
+
+
+def test_the_command_ends_when_it_is_told_to(server: Server, kubeconfig: Path) -> None:
+    """Even while its watch is silent: a pod that does not end keeps a node."""
+    command = [sys.executable, "-m", "serving.cli", "guard", "--kubeconfig", str(kubeconfig)]
+    process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", "0"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "listening on 127.0.0.1:" in line
+        wait_for(lambda: any(each.startswith("WATCH") for each in server.requests), "the watch", 30)
+        port = line.rstrip(".\n").rpartition(":")[2]
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
