@@ -104,6 +104,12 @@ def test_clients_reach_the_cpu_pods_alone() -> None:
     assert named == {None, "cpu"}
 
 
+def test_the_dashboard_is_found() -> None:
+    """KubeRay 1.7 selects the head for the Service of a RayService by its own name, not by the head's label."""
+    head, *_ = _ray(rendered(EKS))
+    assert head.labels["app.kubernetes.io/name"] == "kuberay"
+
+
 def test_versions_are_those_of_the_program() -> None:
     """Images and label by pyproject.toml, Ray by constraints.txt."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
