@@ -12,10 +12,13 @@ from typing import Any
 
 import promql_parser
 import pytest
+import typer
 import yaml
 from prometheus_client import CollectorRegistry
 
+from serving.cli import build
 from serving.cluster.guard_metrics import GuardMetrics
+from serving.settings import Settings
 from serving.telemetry import Telemetry
 from tests.manifests.documents import pods
 from tests.manifests.rendering import Offer, rendered
@@ -183,6 +186,23 @@ def test_each_alert_says_what_to_do() -> None:
             assert (ROOT / path_).is_file()
             assert anchor == rule["alert"].lower()
     assert alerts == sections
+
+
+def test_the_runbook_names_what_there_is() -> None:
+    """Settings, commands with their flags, components."""
+    told = (FOLDER / "README.md").read_text()
+    settings = re.findall(r"`(api|llm|embedder|scaling|retrieval)\.(\w+)", told)
+    assert settings
+    for group, field in settings:
+        assert field in Settings.model_fields[group].annotation.model_fields, f"{group}.{field}"  # type: ignore[union-attr]
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    spoken = re.findall(r"`anchorage ([a-z]+)([^`]*)`", told)
+    assert spoken
+    for name, rest in spoken:
+        flags = {flag for parameter in commands[name].params for flag in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= flags, name
+    for component in re.findall(r"`((?:weights|milvus|gcs)-[\w-]+)`", told):
+        assert (FOLDER.parent / component).is_dir(), component
 
 
 def reached(monitor: str) -> list[tuple[str, str]]:
