@@ -137,6 +137,7 @@ def _setup(run: Mapping[str, Any], guess: int) -> Setup:
         "machine": node,
         "image": 0.0,
         "pod": 0.0,
+        "leave": _leave(delays, scaler),
         "keep_s": 0.0,
         "given": _known(delays, "node_s"),
     }
@@ -177,6 +178,12 @@ def _known(delays: Mapping[str, Any], name: str) -> tuple[float, ...]:
 def _measured(delays: Mapping[str, Any], name: str, otherwise: float) -> float:
     found = _known(delays, name)
     return median(found) if found else float(otherwise)
+
+
+def _leave(delays: Mapping[str, Any], scaler: Mapping[str, Any]) -> float:
+    """Of the time from a node's last replica to its end, what is neither the idle timeout nor the wait for a look."""
+    rules = float(scaler["idle_timeout_s"]) + float(scaler.get("reconcile_s", 5.0)) / 2
+    return max(0.0, _measured(delays, "release_s", rules) - rules)
 
 
 def _levels(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[float, int]]:

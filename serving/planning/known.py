@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 from serving.planning.outcome import LLM, Outcome, percentile
-from serving.planning.setup import EngineRates, Setup
+from serving.planning.setup import EngineRates, Setup, Span
 from serving.planning.simulation import simulate
 from serving.planning.trace import Trace
 
@@ -18,7 +18,7 @@ def best_possible(trace: Trace, setup: Setup) -> Outcome:
     only if that costs less than to start another. It fills them as full as it can with all first tokens but one in a
     hundred within `scaling.ttft_target_s`. Its machines go at once.
     """
-    nodes = setup.nodes.model_copy(update={"idle_s": 0.0, "keep_s": 0.0})
+    nodes = setup.nodes.model_copy(update={"idle_s": 0.0, "keep_s": 0.0, "leave": Span(0, 0)})
     known = setup.model_copy(update={"policy": "known", "nodes": nodes, "phase": 0.0})
     fillings = sorted({_filled(setup, filling) for filling in _FILLINGS}, reverse=True)
     for target in fillings:

@@ -48,6 +48,7 @@ class Machines:
         self._arrived = arrived
         self._asked: list[Node] = []
         self._up: list[Node] = []
+        self._leaving: list[Node] = []
         self._kept: list[Node] = []
         self._given = list(reversed(nodes.given))
         self.node_seconds = 0.0
@@ -55,7 +56,7 @@ class Machines:
     @property
     def count(self) -> int:
         """Machines that are paid for."""
-        return len(self._asked) + len(self._up) + len(self._kept)
+        return len(self._asked) + len(self._up) + len(self._leaving) + len(self._kept)
 
     def begin_with(self, now: float, count: int) -> None:
         """So many are up already."""
@@ -85,7 +86,7 @@ class Machines:
         setup = self._setup
         each = setup.gpus // gpus
         missing = math.ceil(waiting / each) - len(self._asked)
-        room = setup.most - len(self._asked) - len(self._up)
+        room = setup.most - len(self._asked) - len(self._up) - len(self._leaving)
         at_once = max(1, math.ceil(setup.upscaling_speed * max(1, len(self._up))))
         for _ in range(max(0, min(missing, room, at_once, setup.launches - len(self._asked)))):
             self._ask(now)
@@ -96,7 +97,7 @@ class Machines:
 
     def settle(self, now: float) -> None:
         """Count what is still there until now."""
-        for node in (*self._asked, *self._up, *self._kept):
+        for node in (*self._asked, *self._up, *self._leaving, *self._kept):
             self.node_seconds += max(0.0, now - node.asked_s)
 
     def _ask(self, now: float) -> None:
@@ -121,11 +122,19 @@ class Machines:
         self._arrived(now)
 
     def _release(self, now: float, node: Node) -> None:
+        """Nothing is placed on it any more; it leaves Ray a moment later, and its machine goes after `keep_s`."""
         self._up.remove(node)
+        self._leaving.append(node)
+        node.idle_since = None
+        self._later(now + self._setup.leave.draw(self._draw), lambda at: self._left(at, node))
+
+    def _left(self, now: float, node: Node) -> None:
+        self._leaving.remove(node)
         self._kept.append(node)
-        node.up, node.idle_since = False, None
+        node.up = False
         node.kept_until = now + self._setup.keep_s
         self._later(node.kept_until, lambda at: self._gone(at, node))
+        self._tell(now)
 
     def _gone(self, now: float, node: Node) -> None:
         if node in self._kept and now >= node.kept_until:
@@ -133,5 +142,6 @@ class Machines:
             self.node_seconds += now - node.asked_s
 
     def _tell(self, now: float) -> None:
-        self._changed(now, "nodes_wanted", len(self._asked) + len(self._up))
-        self._changed(now, "nodes_up", len(self._up))
+        up = len(self._up) + len(self._leaving)
+        self._changed(now, "nodes_wanted", len(self._asked) + up)
+        self._changed(now, "nodes_up", up)

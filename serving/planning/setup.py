@@ -103,6 +103,9 @@ class Nodes(_Group):
     )
     image: Delay = Field(Span(240, 360), description="Until its image is: 15 to 20 GB pulled plainly (AWS, on SOCI).")
     pod: Delay = Field(Span(5, 5), description="From container to Ray node.")
+    leave: Delay = Field(
+        Span(1, 1), description="From let go to gone from Ray: 13 s in all with an idle_s of 12, on a laptop."
+    )
     keep_s: float = Field(
         120.0, ge=0, description="The empty machine stays and can be taken again (consolidateAfter of the NodePool)."
     )

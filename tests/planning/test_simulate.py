@@ -186,6 +186,7 @@ def real_run() -> dict[str, Any]:
                 "machine": "4",
                 "image": "0",
                 "pod": "0",
+                "leave": "0",
                 "keep_s": 0,
                 "most": 3,
                 "upscaling_speed": 1,

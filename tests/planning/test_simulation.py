@@ -17,7 +17,7 @@ from serving.planning.setup import Setup
 from serving.planning.simulation import simulate
 from serving.planning.trace import Recipe, Trace, make_trace
 
-_FIXED = {"machine": "30", "image": "0", "pod": "0"}
+_FIXED = {"machine": "30", "image": "0", "pod": "0", "leave": "0"}
 _FAST = {"machine": "5-9", "image": "1-2", "pod": "1", "idle_s": 5, "keep_s": 3, "reconcile_s": 1}
 _SCALING = {"down_delay_s": 10, "to_zero_delay_s": 10, "llm_requests": 4}
 
