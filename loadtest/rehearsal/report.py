@@ -9,12 +9,12 @@ from rich.table import Table
 
 from loadtest.rehearsal.client import Row
 from loadtest.rehearsal.result import Result, percentile
-from loadtest.rehearsal.timeline import NODES_UP, REPLICAS_READY
+from loadtest.rehearsal.timeline import NODES_UP, REPLICAS_READY, Timeline
 
 
 def show(result: Result, console: Console) -> None:
     """Tables, then what was wrong, if anything was."""
-    console.print(Group(_times(result), _answers(result.rows), _delays(result)))
+    console.print(Group(_times(result), _answers(result), _delays(result)))
     counts, total = result.counts(), len(result.rows)
     resumed = sum(row.resumed > 0 for row in result.rows)
     console.print(
@@ -45,13 +45,13 @@ def _cells(figures: Sequence[tuple[str, float | None]], at: int) -> tuple[str, s
     return name, _number(value)
 
 
-def _answers(rows: Iterable[Row]) -> RenderableType:
+def _answers(result: Result) -> RenderableType:
     """By what the caller wanted while the LLM was cold, and then once it was warm."""
     table = Table(
         "asked", "wanted when cold", "answered", "requests", "first text p50 s", "p95 s", "what came meanwhile"
     )
     groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
+    for row in result.rows:
         wanted: str = row.on_cold if row.cold else ""
         groups.setdefault(("cold" if row.cold else "warm", wanted, row.outcome), []).append(row)
     for (when, wanted, outcome), some in sorted(groups.items()):
@@ -63,18 +63,24 @@ def _answers(rows: Iterable[Row]) -> RenderableType:
             str(len(some)),
             _number(percentile(first, 0.5)),
             _number(percentile(first, 0.95)),
-            _meanwhile(some),
+            _meanwhile(some, result.timeline),
         )
     _right(table, (3, 4, 5))
     return table
 
 
-def _meanwhile(rows: Sequence[Row]) -> str:
+def _meanwhile(rows: Sequence[Row], timeline: Timeline) -> str:
+    said = [row.retry_after_s for row in rows if row.retry_after_s is not None]
+    if said:
+        ready = [timeline.first(REPLICAS_READY, after=row.at) for row in rows]
+        took = [at - row.at for at, row in zip(ready, rows, strict=True) if at is not None]
+        return f"Retry-After {_range(said)}; a replica came after {_range(took)}"
     stages = list(dict.fromkeys(stage for row in rows for stage in row.stages))
-    waits = [row.retry_after_s for row in rows if row.retry_after_s is not None]
-    if waits:
-        return f"Retry-After {min(waits):.0f} to {max(waits):.0f} s"
     return f"progress: {', '.join(stages)}" if stages else ""
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.0f} to {max(values):.0f} s" if values else "no time"
 
 
 def _delays(result: Result) -> RenderableType:
