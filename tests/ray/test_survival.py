@@ -71,15 +71,18 @@ class Application:
                 return
         raise AssertionError("the application ended")
 
-    async def until_ready(self, replicas: int) -> None:
-        """So many replicas of the Llm answer, and no more."""
+    async def until_ready(self, replicas: int) -> list[psutil.Process]:
+        """So many replicas of the Llm answer, and no more: these."""
+        found: list[psutil.Process] = []
 
         async def ready() -> bool:
             page = (await self.http.get("/metrics")).text
             answering = len(re.findall(r"^anchorage_engine_requests\{", page, re.M))
-            return answering == len(self.replicas()) == replicas
+            found[:] = self.replicas() if answering == replicas else []
+            return len(found) == replicas
 
         await until(ready, 90)
+        return found
 
     def replicas(self) -> list[psutil.Process]:
         """Processes of Llm replicas."""
@@ -157,11 +160,26 @@ async def listen(application: Application, heard: Heard) -> None:
         heard.resumed = rag.get("resumed", heard.resumed)
 
 
-async def under_way(
-    application: Application,
-) -> tuple[list[Heard], asyncio.Future[list[None]]]:
-    """64 answers, each with its first words, and the end of all."""
-    await application.until_ready(2)
+@dataclass
+class UnderWay:
+    """64 answers, each with its first words; their end; and the replicas that write them."""
+
+    heard: list[Heard]
+    ended: asyncio.Future[list[None]]
+    replicas: list[psutil.Process]
+
+    @property
+    def cut(self) -> list[Heard]:
+        return [each for each in self.heard if not each.whole]
+
+    @property
+    def resumed(self) -> int:
+        return sum(each.resumed for each in self.heard)
+
+
+async def under_way(application: Application) -> UnderWay:
+    # Known before: finding them takes seconds on a busy machine.
+    replicas = await application.until_ready(2)
     heard = [Heard() for _ in range(STREAMS)]
     ended = asyncio.gather(*(listen(application, each) for each in heard))
 
@@ -170,28 +188,28 @@ async def under_way(
 
     await until(all_began, 60)
     assert not ended.done()
-    return heard, ended
+    return UnderWay(heard, ended, replicas)
 
 
 async def test_a_replica_that_is_killed_cuts_no_stream(application: Application) -> None:
     """Half of the answers lose their replica, and go on in the other one from the very token."""
-    heard, ended = await under_way(application)
-    application.replicas()[0].kill()
-    await ended
-    assert [each for each in heard if not each.whole] == []
-    assert 0 < sum(each.resumed for each in heard) < STREAMS
+    answers = await under_way(application)
+    answers.replicas[0].kill()
+    await answers.ended
+    assert answers.cut == []
+    assert 0 < answers.resumed < STREAMS
     page = (await application.http.get("/metrics")).text
     assert re.search(r'^anchorage_answers_resumed_total\{.*reason="replica"', page, re.M)
 
 
 async def test_answers_wait_for_a_new_replica_when_all_are_killed(application: Application) -> None:
     """Nobody is there to go on with the answers: they wait, their connections stay, and then they are whole."""
-    heard, ended = await under_way(application)
-    for replica in application.replicas():
+    answers = await under_way(application)
+    for replica in answers.replicas:
         replica.kill()
-    await ended
-    assert [each for each in heard if not each.whole] == []
-    assert sum(each.resumed for each in heard) >= STREAMS
+    await answers.ended
+    assert answers.cut == []
+    assert answers.resumed == STREAMS
 
 
 async def test_an_answer_outlives_its_engine(application: Application) -> None:
@@ -199,8 +217,7 @@ async def test_an_answer_outlives_its_engine(application: Application) -> None:
 
     The request that killed it is tried on no more than three engines; then it is an error of the engine.
     """
-    await application.until_ready(2)
-    before = {replica.pid for replica in application.replicas()}
+    before = await application.until_ready(2)
     heard = Heard()
     listening = asyncio.create_task(listen(application, heard))
     died = await application.http.post(
@@ -210,17 +227,15 @@ async def test_an_answer_outlives_its_engine(application: Application) -> None:
     assert "engine is dead" in died.json()["error"]["message"]
     await listening
     assert heard.whole
-    await application.until_ready(2)
-    assert before - {replica.pid for replica in application.replicas()}
+    assert await application.until_ready(2) != before
 
 
 async def test_a_rolling_update_to_fewer_replicas_cuts_no_stream(application: Application) -> None:
     """Under 64 streams every replica of Api and Llm is replaced, two by one: each finishes what it has begun."""
-    heard, ended = await under_way(application)
-    old = {replica.pid for replica in application.replicas()}
+    answers = await under_way(application)
     await application.deploy(replicas=1, version="2")
-    await ended
-    assert [each for each in heard if not each.whole] == []
-    assert sum(each.resumed for each in heard) == 0
-    await application.until_ready(1)
-    assert not old & {replica.pid for replica in application.replicas()}
+    await answers.ended
+    assert answers.cut == []
+    assert answers.resumed == 0
+    (new,) = await application.until_ready(1)
+    assert new not in answers.replicas
