@@ -100,8 +100,10 @@ def compare(run: Mapping[str, Any], seed: int = 0) -> Comparison:
         setups = [_setup(run, guess) for guess in range(seed, seed + _GUESSES)]
         real = {kind: _levels(run["events"], kind) for kind in ("replicas_wanted", "nodes_wanted", *_UP)}
         ended = max((row["t_s"] + row["done_s"] for row in rows if row.get("done_s") is not None), default=trace.end_s)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ConfigurationError(f"the rehearsal's JSON has no {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"the rehearsal's JSON cannot be understood: {error}") from error
     outcomes = [simulate(trace, setup) for setup in setups]
     return Comparison(
         [_moment(name, find, real, ended, outcomes) for name, find in _MOMENTS],

@@ -11,17 +11,28 @@ from serving.planning.quantization import read_quantization
 from serving.planning.shape import Attention, Experts, Shape
 
 #: Published under these types, and a text model of the family beside them, inside `text_config`.
+_MOST_LAYERS = 10_000
 _WITH_IMAGES = {"gemma3": "gemma3_text"}
 
 
 def read_shape(config: Mapping[str, Any], name: str) -> Shape:
-    """Raises ConfigurationError for a family that is not known here, and for a configuration with a key missing."""
+    """Raises ConfigurationError for a family that is not known here, and for a configuration that lacks something or
+    makes no sense.
+    """
+    try:
+        return _read(config, name)
+    except KeyError as missing:
+        raise ConfigurationError(f"{name}: config.json has no {missing.args[0]!r}, so nothing can be planned") from None
+    except (TypeError, ValueError, ArithmeticError, AttributeError, IndexError) as error:
+        raise ConfigurationError(f"{name}: config.json cannot be understood: {error}") from error
+
+
+def _read(config: Mapping[str, Any], name: str) -> Shape:
     kind = str(config.get("model_type", ""))
-    vision = 0
-    text = config
+    text, vision = config, 0
     if kind in _WITH_IMAGES:
-        text = {**config.get("text_config", {}), "model_type": _WITH_IMAGES[kind]}
         kind = _WITH_IMAGES[kind]
+        text = {**config.get("text_config", {}), "model_type": kind}
         vision = _siglip(config["vision_config"], _Reader(text, FAMILIES[kind])) if "vision_config" in config else 0
     family = FAMILIES.get(kind)
     if family is None or ("vision_config" in config and not vision):
@@ -29,10 +40,7 @@ def read_shape(config: Mapping[str, Any], name: str) -> Shape:
             f"{name}: models of type {config.get('model_type')!r} are not counted. Known: "
             f"{', '.join(sorted([*FAMILIES, *_WITH_IMAGES]))}"
         )
-    try:
-        return _shape(_Reader(text, family), name, kind, vision, config)
-    except KeyError as missing:
-        raise ConfigurationError(f"{name}: config.json has no {missing.args[0]!r}, so nothing can be planned") from None
+    return _shape(_Reader(text, family), name, kind, vision, config)
 
 
 class _Reader:
@@ -47,6 +55,9 @@ class _Reader:
         self.kv_heads = int(self.config.get("num_key_value_heads", self.heads))
         self.head_dim = int(self.config.get("head_dim") or family.head_dim or self.hidden // self.heads)
         self.intermediate = int(self.config["intermediate_size"])
+        sizes = (self.hidden, self.layers, self.heads, self.kv_heads, self.head_dim, self.intermediate)
+        if min(*sizes, int(self.config["vocab_size"])) < 1 or self.layers > _MOST_LAYERS:
+            raise ValueError(f"sizes {sizes} are out of all bounds")
 
     def flag(self, flag: bool | str) -> bool:
         return has(flag, self.config)

@@ -69,12 +69,14 @@ def step_bytes(shape: Shape, width: float, batched_tokens: int, sequences: int, 
 
     Live at once in a layer: the residual and its norm, queries, keys, values and the attention's result (about four
     times the hidden size), and of the feed-forward part its two inner products and their product (three times the
-    inner size, divided among the GPUs). Logits are gathered on each GPU.
+    inner size, divided among the GPUs); with routed experts, the result of each of a token's experts as well (vLLM,
+    `fused_moe.py`, `intermediate_cache3`). Logits are gathered on each GPU.
     """
-    inner = shape.intermediate
+    inner, hidden = shape.intermediate, 4 * shape.hidden
     if shape.experts:
         inner = max(inner, shape.experts.active * shape.experts.parameters // (3 * shape.hidden))
-    pass_bytes = batched_tokens * width * (4 * shape.hidden + 3 * inner / tensor_parallel)
+        hidden += shape.experts.active * shape.hidden
+    pass_bytes = batched_tokens * width * (hidden + 3 * inner / tensor_parallel)
     return pass_bytes + _SAMPLING * shape.vocabulary * sequences
 
 

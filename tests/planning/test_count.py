@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.errors import ConfigurationError
 from serving.planning.count import read_shape
@@ -148,3 +151,15 @@ def test_unknown_families_and_missing_keys_are_refused() -> None:
         read_shape({**LLAMA_8B, "vision_config": {}}, "images")
     with pytest.raises(ConfigurationError, match="quantization 'aqlm' is not known"):
         read_shape({**LLAMA_8B, "quantization_config": {"quant_method": "aqlm"}}, "m")
+
+
+_KEYS = st.sampled_from([*sorted(DEEPSEEK_V3), "layer_types", "sliding_window", "head_dim", "vision_config"])
+_VALUES = st.none() | st.integers(-2, 3) | st.just("many") | st.lists(st.integers(), max_size=2) | st.just({})
+
+
+@settings(max_examples=150, deadline=None)
+@given(base=st.sampled_from([*PUBLISHED.values()]), changes=st.dictionaries(_KEYS, _VALUES, min_size=1, max_size=3))
+def test_nonsense_is_refused_and_never_crashes(base: tuple[dict[str, Any], int], changes: dict[str, Any]) -> None:
+    """Either a count, or our own error."""
+    with suppress(ConfigurationError):
+        assert read_shape({**base[0], **changes}, "a-model").parameters > 0
