@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import typer
+
+from serving.cli import build
 
 from .conftest import write_documents
 from .running_stack import Stack, start_serve
@@ -20,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: Run by .ci/run, or by nobody but a person: they install, or run all of this.
 ELSEWHERE = re.compile(r"make (demo|test|install|lint|format|bench)\b|git clone")
+#: Run by tests/rehearsal, and by tests/cluster against an API server.
+TESTED = re.compile(r"anchorage (rehearse|deploy --overlay eks|status --cluster|ingest --on-cluster|destroy)\b")
 #: Need what a test has not: a model; tests/ray serves one.
 NEEDS_MODEL = "--model"
 SERVE = ".venv/bin/anchorage serve"
@@ -51,7 +57,11 @@ def commands() -> list[Command]:
     return found
 
 
-COMMANDS = [command for command in commands() if not ELSEWHERE.match(command.text) and NEEDS_MODEL not in command.text]
+COMMANDS = [
+    command
+    for command in commands()
+    if not ELSEWHERE.match(command.text) and not TESTED.search(command.text) and NEEDS_MODEL not in command.text
+]
 
 
 @dataclass
@@ -78,6 +88,15 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) >= 6
     assert {command.language for command in COMMANDS} == {"console", "python"}
     assert SERVE in {command.text for command in COMMANDS}
+
+
+@pytest.mark.parametrize("text", [command.text for command in commands() if TESTED.search(command.text)])
+def test_a_command_that_is_run_elsewhere_is_understood(text: str) -> None:
+    """The program takes it as it stands in the README."""
+    program, name, *arguments = shlex.split(text)
+    assert program == ".venv/bin/anchorage"
+    known = typer.main.get_command(build())
+    assert known.commands[name].make_context(name, arguments).info_name == name  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"line {command.line}")
