@@ -11,8 +11,9 @@ from serving.planning.quantization import read_quantization
 from serving.planning.shape import Attention, Experts, Shape
 
 #: Published under these types, and a text model of the family beside them, inside `text_config`.
-_MOST_LAYERS = 10_000
 _WITH_IMAGES = {"gemma3": "gemma3_text"}
+#: More is no model.
+_MOST_LAYERS = 10_000
 
 
 def read_shape(config: Mapping[str, Any], name: str) -> Shape:
