@@ -47,9 +47,10 @@ class Reference:
 
 def faults(rendered: Rendered) -> list[str]:
     """Names that nothing has, and places where things are."""
-    found = [
-        f"{pod.where}: {fault}" for pod in rendered.pods() for one in _of_pod(pod) for fault in _found(one, rendered)
-    ]
+    found = []
+    for pod in rendered.pods():
+        told = [*_token(pod, rendered), *(fault for one in _of_pod(pod) for fault in _found(one, rendered))]
+        found += [f"{pod.where}: {fault}" for fault in told]
     for document in rendered.documents:
         found += [f"{title(document)}: {fault}" for fault in _place(document, rendered)]
         for one in _of_document(document):
@@ -102,6 +103,25 @@ def _found(wanted: Reference, rendered: Rendered) -> Iterator[str]:
 def _documented(name: str, key: str | None) -> bool:
     lines = [line for path in MANIFESTS.rglob("README.md") for line in path.read_text().splitlines()]
     return any(f"`{name}`" in line and (key is None or f"`{key}`" in line) for line in lines)
+
+
+def _token(pod: PodTemplate, rendered: Rendered) -> Iterator[str]:
+    """A token of the Kubernetes API only where there are rights that it is for."""
+    account = pod.spec.get("serviceAccountName") or "default"
+    own = rendered.named("ServiceAccount", account) or {}
+    mounted = pod.spec.get("automountServiceAccountToken", own.get("automountServiceAccountToken", True))
+    if pod.role == "milvus":
+        return
+    if pod.role == "head":
+        if not mounted:
+            yield "spec.automountServiceAccountToken: Ray's autoscaler in the head asks the Kubernetes API: leave it on"
+        return
+    subjects = [one for binding in rendered.of("RoleBinding") for one in binding.get("subjects") or ()]
+    bound = account in {one["name"] for one in subjects if one["kind"] == "ServiceAccount"}
+    if mounted and not bound:
+        yield f"spec.automountServiceAccountToken: must be false: {account} has no rights in this set"
+    if bound and not mounted:
+        yield f"spec.automountServiceAccountToken: is off, and the rights of {account} are of no use"
 
 
 def _of_pod(pod: PodTemplate) -> Iterator[Reference]:

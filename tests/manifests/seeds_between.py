@@ -121,6 +121,8 @@ MORE_OPERATORS = [
 ]
 
 NAMES = [
+    Seed("crossing", "head-token", at(f"{HEAD}.template.spec.automountServiceAccountToken", False), "leave it on"),
+    Seed("crossing", "token", at(f"{CPU}.template.spec.automountServiceAccountToken", True), "has no rights in this"),
     Seed(
         "crossing",
         "address",

@@ -113,6 +113,12 @@ SERVE = [
         ),
         "must be greater than or equal to min_replicas",
     ),
+    Seed(
+        "serve-config",
+        "both",
+        lambda s: s.application(deployments=[{"name": "Api", "num_replicas": 2, "autoscaling_config": {}}]),
+        "num_replicas is not allowed",
+    ),
     Seed("serve-config", "name", lambda s: s.application(deployments=[{"name": "Lllm"}]), "has none of this name"),
     Seed("serve-config", "route", lambda s: s.application(route_prefix="v1"), "must begin with '/'"),
     Seed("serve-config", "import", lambda s: s.application(import_path="serving.deployments:biuld"), "has no biuld"),
