@@ -24,7 +24,7 @@ from serving.cli_cluster import (
     namespace_name,
     waiting_table,
 )
-from serving.cli_deploy_text import next_steps, settings_of, settings_text
+from serving.cli_deploy_text import next_steps, served, settings_of
 from serving.cli_next import program
 from serving.errors import ConfigurationError
 
@@ -97,7 +97,8 @@ def deploy(
     from serving.cluster.tailor import Wishes
 
     wishes = Wishes(model, gpus, max_replicas, image, gpu_image, settings_of(set_ or ()))
-    components = tuple(dict.fromkeys([*(with_ or ()), *(["llm", "guard"] if wishes.for_llm else [])]))
+    # First, for others change what it brings.
+    components = tuple(dict.fromkeys([*(["llm", "guard"] if wishes.for_llm else []), *(with_ or ())]))
     if render:
         _print_manifests(overlay, components, namespace_name(namespace), wishes)
         return
@@ -148,10 +149,13 @@ def _opened(
 
 
 def _things(overlay: str, components: Sequence[str], namespace: str, wishes: Wishes) -> list[Json]:
-    from serving.cluster.render import Wanted, render
-    from serving.cluster.tailor import tailor
+    from serving.cluster.render import Wanted, render, without
+    from serving.cluster.tailor import arguments_of, tailor
 
-    return tailor(render(Wanted(overlay, tuple(components), namespace)), wishes, settings_text)
+    wanted = Wanted(overlay, tuple(components), namespace)
+    alone = without(wanted, "llm")
+    plain = arguments_of(render(alone)) if alone is not None else None
+    return tailor(render(wanted), wishes, served, plain)
 
 
 class _Run:

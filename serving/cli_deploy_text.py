@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.text import Text
@@ -11,6 +11,9 @@ from rich.text import Text
 from serving.cli_next import program
 from serving.errors import ConfigurationError
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.cluster.fit import Served
 
 #: What does not go into the Serve config, and where it goes instead.
 _ELSEWHERE = {
@@ -44,18 +47,31 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def settings_text(arguments: Mapping[str, Any]) -> str:
-    """A Serve config of a builder's arguments. Raises ConfigurationError for what is no setting."""
-    from serving.deployments.config import serve_config_text
+def served(arguments: Mapping[str, Any]) -> Served:
+    """A builder's arguments as a Serve config, and what it needs. Raises ConfigurationError for what is no setting."""
+    from serving.cluster.fit import Served
+    from serving.deployments.config import on_a_cluster, serve_config_text
+    from serving.deployments.environment import cluster_variables, pod_grace_s
 
     try:
-        settings = _Told(**arguments)
+        told = _Told(**arguments)
     except ValidationError as error:
         reasons = "; ".join(
             f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)
         )
         raise ConfigurationError(f"These settings cannot be used: {reasons}") from None
-    return serve_config_text(settings)
+    settings = on_a_cluster(told)
+    llm, deadline_s = settings.llm, settings.api.deadline_s
+    cpus = sum(each.cpus * max(each.replicas, each.max_replicas) for each in (settings.api, settings.embedder))
+    return Served(
+        text=serve_config_text(told),
+        llm_replicas=max(llm.min_replicas, llm.max_replicas) if llm.model else 0,
+        # The Ingestor has a little, and not on a pod that others have filled.
+        cpus=cpus + 1,
+        deadline_s=deadline_s,
+        grace_s=pod_grace_s(deadline_s),
+        variables=cluster_variables(deadline_s),
+    )
 
 
 def next_steps(things: Sequence[Mapping[str, Any]], namespace: str) -> Text:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from serving.cluster.connection import Cluster, Json
+from serving.cluster.connection import Cluster, Json, Query
 from serving.cluster.kinds import Kinds
 from serving.cluster.objects import INSTANCE, MANAGED_BY, MANAGER, Identity, content, identity, in_order
 from serving.errors import AnchorageError, ClusterRefused, ClusterUnavailable, FieldConflict, NotFound
@@ -14,6 +15,8 @@ from serving.errors import AnchorageError, ClusterRefused, ClusterUnavailable, F
 Change = Literal["created", "changed", "unchanged", "kept", "failed", "unknown"]
 
 
+#: How long a Job that is deleted may take to go, seconds.
+_GONE_S = 30.0
 UNCHECKED = "its namespace does not exist yet"
 
 
@@ -78,13 +81,30 @@ def _one(cluster: Cluster, kinds: Kinds, thing: Json, how: Applying) -> Applied:
     try:
         answer = cluster.apply(path, thing, query)
     except ClusterRefused as refused:
-        if refused.status != 403 or live is None or who.namespace:
+        if refused.status == 403 and live is not None and not who.namespace:
+            return Applied(who, "kept", "it is there, and you may not change it")
+        if who.kind != "Job" or "immutable" not in str(refused):
             raise
-        return Applied(who, "kept", "it is there, and you may not change it")
+        return _again(cluster, path, thing, query, how)
     if live is None:
         return Applied(who, "created", warnings=answer.warnings)
     same = content(live) == content(answer.body)
     return Applied(who, "unchanged" if same else "changed", warnings=answer.warnings)
+
+
+def _again(cluster: Cluster, path: str, thing: Json, query: Query, how: Applying) -> Applied:
+    """A Job cannot be changed; ours can be done again."""
+    done = Applied(identity(thing), "changed", "made again: a Job cannot be changed")
+    if how.dry_run:
+        return done
+    cluster.delete(path, {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"})
+    deadline = time.monotonic() + _GONE_S
+    while cluster.find(path) is not None:
+        if time.monotonic() > deadline:
+            raise ClusterRefused(f"The old Job is still there after {_GONE_S:.0f} s. Run the same command again.")
+        time.sleep(0.2)
+    cluster.apply(path, thing, query)
+    return done
 
 
 def _shared(thing: Json, live: Json) -> Json:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ def manifests() -> Path:
 def names(kind: str) -> list[str]:
     """Of our `overlays` or `components`."""
     return sorted(path.parent.name for path in (manifests() / kind).glob("*/kustomization.yaml"))
+
+
+def without(wanted: Wanted, component: str) -> Wanted | None:
+    """The same without a component that is put on top; None where the overlay has it itself, or nobody asked for it."""
+    folder = manifests() / "components" / component
+    if component not in wanted.components or folder.resolve() in _components_of(_folder(wanted.overlay, "overlays")):
+        return None
+    # Those that patch it cannot be without it.
+    return replace(wanted, components=wanted.components[: wanted.components.index(component)])
 
 
 def render(wanted: Wanted) -> list[Json]:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.cluster.fit import GPU_GROUP, Served, fit
 from serving.cluster.objects import Json, pod_templates
 from serving.errors import ConfigurationError
 
 #: What pods ask GPUs by, where a group asks for any.
 GPU = "nvidia.com/gpu"
-#: The worker group of the RayService that runs the LLM, as the component `llm` calls it.
-_GROUP = "gpu"
 #: What ingestion is told of the serving settings: it has to embed with the same model, into the same store.
 _INGESTION = "anchorage-ingest"
+_FETCH = "anchorage-weights"
 _TOLD = {"embedder.model": "embedding-model", "index.milvus_uri": "milvus-uri"}
 _IMAGES = ("ghcr.io/anchorage/anchorage", "ghcr.io/anchorage/anchorage-gpu")
 
@@ -45,17 +45,25 @@ class Shape:
     model: str | None = None
 
 
-def tailor(things: Sequence[Json], wishes: Wishes, serve_text: Callable[[Mapping[str, Any]], str]) -> list[Json]:
-    """Copies of `things`. `serve_text` makes a Serve config of a builder's arguments.
+def tailor(
+    things: Sequence[Json],
+    wishes: Wishes,
+    serve: Callable[[Mapping[str, Any]], Served],
+    plain: Mapping[str, Any] | None = None,
+) -> list[Json]:
+    """Copies of `things`. `serve` makes a Serve config of a builder's arguments.
+
+    `plain`: those of the overlay alone, where a component for the LLM was put on top of it: everything but the LLM
+    stays as the overlay has it.
 
     Raises ConfigurationError for a setting that does not exist, and for GPUs where no group has any.
     """
-    changed = [copy.deepcopy(thing) for thing in things]
+    changed = [copy.deepcopy(thing) for thing in things if not _needless(thing, wishes)]
+    served: Served | None = None
     for thing in changed:
         if thing.get("kind") == "RayService":
-            _serve_config(thing, wishes, serve_text)
-            if wishes.for_llm:
-                _group(thing, wishes)
+            _group(thing, wishes)
+            served = _serve_config(thing, wishes, serve, plain) or served
         elif thing.get("kind") == "ResourceClaimTemplate" and wishes.gpus is not None:
             _claims(thing, wishes.gpus)
         elif thing.get("kind") == "Job" and wishes.model is not None:
@@ -63,6 +71,8 @@ def tailor(things: Sequence[Json], wishes: Wishes, serve_text: Callable[[Mapping
         elif thing.get("kind") == "ConfigMap" and thing["metadata"]["name"] == _INGESTION:
             _ingestion(thing, wishes.settings)
         _images(thing, wishes)
+    if served is not None:
+        fit(changed, served)
     for thing in changed:
         if thing.get("kind") == "NodePool":
             _node_limit(thing, changed)
@@ -75,7 +85,7 @@ def gpu_group(thing: Mapping[str, Any]) -> Json | None:
     """The worker group of a RayService that runs the LLM."""
     config = (thing.get("spec") or {}).get("rayClusterConfig") or {}
     groups = config.get("workerGroupSpecs") or [] if thing.get("kind") == "RayService" else []
-    return next((group for group in groups if group.get("groupName") == _GROUP), None)
+    return next((group for group in groups if group.get("groupName") == GPU_GROUP), None)
 
 
 def shape(things: Sequence[Json]) -> Shape:
@@ -88,11 +98,17 @@ def shape(things: Sequence[Json]) -> Shape:
     return Shape(0, 0)
 
 
-def _serve_config(thing: Json, wishes: Wishes, serve_text: Callable[[Mapping[str, Any]], str]) -> None:
+def _serve_config(
+    thing: Json,
+    wishes: Wishes,
+    serve: Callable[[Mapping[str, Any]], Served],
+    plain: Mapping[str, Any] | None,
+) -> Served | None:
     """Untouched where nothing was said: then the overlay's own text is what is applied."""
-    if not (wishes.for_llm or wishes.settings):
-        return
+    if not (wishes.for_llm or wishes.settings or plain):
+        return None
     arguments = _arguments(thing)
+    arguments |= {name: group for name, group in copy.deepcopy(dict(plain or {})).items() if name != "llm"}
     if wishes.for_llm:
         llm = arguments.setdefault("llm", {})
         if wishes.model is not None and wishes.model != llm.get("model"):
@@ -105,7 +121,21 @@ def _serve_config(thing: Json, wishes: Wishes, serve_text: Callable[[Mapping[str
             llm.setdefault("engine_args", {})["tensor_parallel_size"] = wishes.gpus
     for name, value in wishes.settings.items():
         _assign(arguments, name, value)
-    thing["spec"]["serveConfigV2"] = serve_text(arguments)
+    served = serve(arguments)
+    thing["spec"]["serveConfigV2"] = served.text
+    return served
+
+
+def arguments_of(things: Sequence[Json]) -> Json:
+    """Of the builder, in the Serve config of rendered manifests."""
+    return next((_arguments(thing) for thing in things if thing.get("kind") == "RayService"), {})
+
+
+def _needless(thing: Mapping[str, Any], wishes: Wishes) -> bool:
+    """A folder or a bucket has the weights already: there is nothing to download from a hub."""
+    model = wishes.model or ""
+    fetches = thing.get("kind") == "Job" and thing["metadata"]["name"] == _FETCH
+    return fetches and ("://" in model or model.startswith(("/", ".", "~")))
 
 
 def _arguments(thing: Mapping[str, Any]) -> Json:

@@ -7,24 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from serving.errors import ConfigurationError
-from tests.cluster.apiserver import Fault, Server
+from tests.cluster.apiserver import Fault, Refused, Server
 from tests.cluster.conftest import Cli
 from tests.cluster.operators import ago, operators, pod
+from tests.cluster.rendered import rendered
 
 LOCAL = ("deploy", "--overlay", "local")
-
-
-def rendered(cli: Cli, *options: str) -> list[dict[str, Any]]:
-    done = cli("deploy", "--render", *options)
-    assert done.code == 0
-    return [thing for thing in yaml.safe_load_all(done.output) if thing]
-
-
-def ray_service(things: list[dict[str, Any]]) -> dict[str, Any]:
-    return next(thing for thing in things if thing["kind"] == "RayService")
 
 
 def secret_values(server: Server) -> list[str]:
@@ -150,82 +140,6 @@ def test_a_namespace_that_was_there_is_left_as_it_is(server: Server, cli: Cli) -
     assert {ns for kind, ns, _ in server.objects if ns} == {"team"}
 
 
-def test_a_model_is_a_number_of_gpus(cli: Cli) -> None:
-    """Serve config, worker group and node limit go together; what was made for another model goes."""
-    things = rendered(cli, "--overlay", "eks", "--model", "org/large", "--gpus", "4", "--max-replicas", "3")
-    spec = ray_service(things)["spec"]
-    llm = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]["llm"]
-    assert (llm["model"], llm["max_replicas"]) == ("org/large", 3)
-    assert llm["engine_args"] == {"tensor_parallel_size": 4}
-    group = next(each for each in spec["rayClusterConfig"]["workerGroupSpecs"] if each["groupName"] == "gpu")
-    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert (group["maxReplicas"], limits["nvidia.com/gpu"]) == (3, "4")
-    pool = next(thing for thing in things if thing["kind"] == "NodePool" and "gpu" in thing["metadata"]["name"])
-    assert int(pool["spec"]["limits"]["nvidia.com/gpu"]) >= 12
-    assert "namespace" not in pool["metadata"]
-
-
-def test_a_model_brings_its_worker_group(cli: Cli) -> None:
-    """Once, also where the overlay has one."""
-    for overlay in ("local", "onprem"):
-        groups = ray_service(rendered(cli, "--overlay", overlay, "--model", "m"))["spec"]["rayClusterConfig"]
-        assert [each["groupName"] for each in groups["workerGroupSpecs"]] == ["cpu", "gpu"]
-
-
-def test_settings_and_images_of_the_command_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nested, as JSON or text; the environment of this machine is not the cluster's."""
-    monkeypatch.setenv("ANCHORAGE_RETRIEVAL__TOP_K", "3")
-    things = rendered(
-        cli, "--overlay", "onprem", "--image", "registry:5000/mine:2", "--gpu-image", "registry:5000/gpu@sha256:ab",
-        "--set", "llm.engine_args.max_model_len=4096", "--set", "llm.on_cold=wait",
-    )  # fmt: skip
-    spec = ray_service(things)["spec"]
-    arguments = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
-    assert arguments["llm"]["engine_args"]["max_model_len"] == 4096
-    assert arguments["llm"]["on_cold"] == "wait"
-    assert "retrieval" not in arguments
-    config = spec["rayClusterConfig"]
-    images = [config["headGroupSpec"], *config["workerGroupSpecs"]]
-    assert [each["template"]["spec"]["containers"][0]["image"] for each in images] == [
-        "registry:5000/mine:2", "registry:5000/mine:2", "registry:5000/gpu@sha256:ab",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("option", "told"),
-    [
-        (("--set", "llm.modell=x"), "llm.modell"),
-        (("--set", 'api.keys=["k"]'), "anchorage-api"),
-        (("--set", "index.catalog_url=postgresql://u:p@h/d"), "anchorage-index"),
-        (("--set", "top_k"), "GROUP.FIELD=VALUE"),
-        (("--with", "mivlus"), "There is no component"),
-        (("--overlay", "ekz"), "There is no overlay"),
-        (("--namespace", "Team_A"), "lower-case"),
-    ],
-)
-def test_what_is_misspelt_is_said(cli: Cli, option: tuple[str, str], told: str) -> None:
-    """With what there is instead."""
-    with pytest.raises(ConfigurationError, match=told):
-        cli("deploy", "--render", "--overlay", "local", *option)
-
-
-def test_an_overlay_of_ones_own(cli: Cli, tmp_path: Path, server: Server) -> None:
-    """A folder; in another namespace, host names follow."""
-    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: mine}\ndata: {url: 'http://milvus.anchorage.svc:19530'}\n"
-    (tmp_path / "mine.yaml").write_text(text)
-    (tmp_path / "kustomization.yaml").write_text("resources: [mine.yaml]\n")
-    (thing,) = rendered(cli, "--overlay", str(tmp_path), "--namespace", "team")
-    assert thing["metadata"]["namespace"] == "team"
-    assert thing["data"]["url"] == "http://milvus.team.svc:19530"
-
-
-def test_a_missing_kubectl_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With where it comes from."""
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigurationError, match="kubectl is needed"):
-        cli("deploy", "--render", "--overlay", "local")
-
-
 def test_what_it_waits_for_is_said_with_its_reason(server: Server, cli: Cli) -> None:
     """By pods, events, claims and last words; the time is over with exit code 1."""
     assert cli(*LOCAL, "--no-wait").code == 0
@@ -296,11 +210,18 @@ def test_secrets_of_an_overlay_are_applied_and_not_shown(cli: Cli, tmp_path: Pat
     assert server.find("Secret", "mine") is not None
 
 
-def test_what_goes_with_a_model_is_told_it(cli: Cli) -> None:
-    """Ingestion embeds as serving does; the weights that are fetched are those of the model."""
-    things = rendered(cli, "--overlay", "onprem", "--with", "weights-shared-volume", "--model", "org/m",
-                      "--set", "embedder.model=org/e")  # fmt: skip
-    told = {f"{thing['kind']}/{thing['metadata']['name']}": thing for thing in things}
-    assert told["ConfigMap/anchorage-ingest"]["data"]["embedding-model"] == "org/e"
-    (job,) = [thing for thing in things if thing["kind"] == "Job"]
-    assert {"name": "MODEL", "value": "org/m"} in job["spec"]["template"]["spec"]["containers"][0]["env"]
+def test_a_job_that_changed_is_made_again(server: Server, cli: Cli) -> None:
+    """Kubernetes lets nobody change one; a model that is in a bucket already needs none."""
+    options = ("deploy", "--overlay", "onprem", "--with", "weights-shared-volume", "--no-wait")
+
+    def review(thing: dict[str, Any], operation: str) -> None:
+        live = server.find("Job", "anchorage-weights")
+        if thing["kind"] == "Job" and operation == "update" and live and thing["spec"] != live["spec"]:
+            raise Refused(422, "Invalid", 'Job "anchorage-weights" is invalid: spec.template: field is immutable')
+
+    server.admission = [review]
+    assert cli(*options, "--model", "org/one").code == 0
+    assert cli(*options, "--model", "org/two").code == 0
+    job = server.objects["Job", "anchorage", "anchorage-weights"]
+    assert {"name": "MODEL", "value": "org/two"} in job["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert not [thing for thing in rendered(cli, *options[1:-1], "--model", "s3://b/m") if thing["kind"] == "Job"]
