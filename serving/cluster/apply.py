@@ -54,7 +54,9 @@ def apply(cluster: Cluster, kinds: Kinds, things: Sequence[Json], how: Applying)
             yield Applied(who, "unknown", UNCHECKED)
             continue
         try:
-            done = _one(cluster, kinds, thing, how)
+            done = (
+                _one(cluster, kinds, thing, how) if who.kind != "Namespace" else _namespace(cluster, kinds, thing, how)
+            )
         except ClusterUnavailable:
             raise
         except FieldConflict as conflict:
@@ -67,12 +69,24 @@ def apply(cluster: Cluster, kinds: Kinds, things: Sequence[Json], how: Applying)
         yield done
 
 
+def _namespace(cluster: Cluster, kinds: Kinds, thing: Json, how: Applying) -> Applied:
+    """One that was there is somebody else's, also where it may not be looked at."""
+    who = identity(thing)
+    try:
+        live = cluster.find(kinds.path(who))
+    except ClusterRefused as refused:
+        if refused.status != 403:
+            raise
+        return Applied(who, "kept", "you may not look at it: it is taken to be there")
+    if live is not None and _labels(live).get(MANAGED_BY) != MANAGER:
+        return Applied(who, "kept", "it was there before us")
+    return _one(cluster, kinds, thing, how)
+
+
 def _one(cluster: Cluster, kinds: Kinds, thing: Json, how: Applying) -> Applied:
     who = identity(thing)
     path = kinds.path(who)
     live = cluster.find(path)
-    if live is not None and who.kind == "Namespace" and _labels(live).get(MANAGED_BY) != MANAGER:
-        return Applied(who, "kept", "it was there before us")
     if live is not None and not who.namespace:
         thing = _shared(thing, live)
     query: dict[str, str | int | bool] = {"fieldManager": MANAGER, "fieldValidation": "Strict"}

@@ -184,3 +184,18 @@ def test_the_overlay_of_a_cluster(
         put(server, "Node", f"n{number}", **node)
     with_errors = cli("deploy", "--dry-run", check=False)
     assert f"overlay {overlay} (" in with_errors.text
+
+
+def test_rights_in_one_namespace_are_enough(server: Server, cli: Cli) -> None:
+    """An administrator made the namespace and what is cluster-wide; neither can be looked at or changed."""
+    assert cli(*LOCAL, "--no-wait").code == 0
+    for (kind, where, name), _ in list(server.objects.items()):
+        if where:
+            server.drop((kind, where, name))
+    wide = ("namespaces", "priorityclasses", "nodes", "storageclasses")
+    server.denied = {(verb, plural) for plural in wide for verb in ("list", "create", "patch", "delete")}
+    server.denied |= {("get", "namespaces"), ("get", "nodes")}
+    done = cli(*LOCAL, "--no-wait")
+    assert done.code == 0, done.text
+    assert "kept      Namespace/anchorage" in done.text
+    assert server.find("RayService", "anchorage") is not None
