@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from tests.manifests import cel, core_kinds
-from tests.manifests.core import is_core, metadata_faults, schema_faults
+from tests.manifests import builtin_kinds, cel
+from tests.manifests.builtin import is_builtin, metadata_faults, schema_faults
 from tests.manifests.crds import Definition, defaulted, definition, visited
 from tests.manifests.documents import Document, Rendered, title
 
@@ -20,7 +20,7 @@ def faults(rendered: Rendered) -> list[str]:
     return [
         f"{title(document)}: {fault}"
         for document in rendered.documents
-        if not is_core(document)
+        if not is_builtin(document)
         for fault in document_faults(document)
     ]
 
@@ -37,7 +37,9 @@ def _cached(text: str) -> tuple[str, ...]:
     if found is None:
         kind = f"{document['apiVersion']} {document['kind']}"
         return (f"no CRD serves {kind}: is it misspelt? If not, its CRD is missing in the folder of CRDs",)
-    return tuple(dict.fromkeys((*core_kinds.name(document), *metadata_faults(document), *_by_schema(document, found))))
+    return tuple(
+        dict.fromkeys((*builtin_kinds.name(document), *metadata_faults(document), *_by_schema(document, found)))
+    )
 
 
 def _by_schema(document: Document, found: Definition) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.manifests import restricted
-from tests.manifests.core import template_faults
+from tests.manifests.builtin import template_faults
 from tests.manifests.documents import PodTemplate, Rendered, containers
 
 LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/part-of")

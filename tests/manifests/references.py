@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from tests.manifests import selectors
-from tests.manifests.core import is_core
+from tests.manifests.builtin import is_builtin
 from tests.manifests.crds import definition
 from tests.manifests.documents import Document, PodTemplate, Rendered, containers, title
 from tests.manifests.pods import ENFORCE
@@ -287,7 +287,7 @@ def _level(document: Document, rendered: Rendered) -> Iterator[str]:
 
 def namespaced(document: Document) -> bool:
     """Whether its kind lives in namespaces."""
-    if is_core(document):
+    if is_builtin(document):
         return document["kind"] not in _CLUSTER_WIDE
     found = definition(document["apiVersion"], document["kind"])
     return found.namespaced if found else True

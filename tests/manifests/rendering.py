@@ -127,7 +127,8 @@ class _Strict(_LOADER):  # type: ignore[misc,valid-type]
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         if len(set(keys)) < len(keys):
             raise yaml.constructor.ConstructorError(None, None, f"a key is there twice: {keys}", node.start_mark)
-        return super().construct_mapping(node, deep)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
 
 
 def faults(given: Rendered) -> list[str]:

@@ -11,8 +11,8 @@ import yaml
 
 from tests.manifests import crds, custom
 from tests.manifests import restricted as security
-from tests.manifests.core import schema_faults
-from tests.manifests.core_schema import POD_TEMPLATE, RELEASES, of_type, validator
+from tests.manifests.builtin import schema_faults
+from tests.manifests.builtin_schema import POD_TEMPLATE, RELEASES, of_type, validator
 from tests.manifests.crds import CRDS, ROOT
 from tests.manifests.documents import containers
 

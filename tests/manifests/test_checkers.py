@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.manifests import cel, crds, custom, flows, rendering, restricted, serve_config
@@ -89,7 +91,7 @@ def test_nulls_go_and_defaults_come() -> None:
 )
 def test_schemas_mean_what_kubernetes_means(schema: dict[str, Any], good: list[Any], bad: list[Any]) -> None:
     """The words that JSON Schema does not have, and closed objects everywhere but within conditions."""
-    checker = crds.jsonschema.Draft202012Validator(crds.converted(schema))
+    checker = jsonschema.Draft202012Validator(crds.converted(schema))
     assert [value for value in good if not checker.is_valid(value)] == []
     assert [value for value in bad if checker.is_valid(value)] == []
 
@@ -157,7 +159,7 @@ def test_duplicate_keys_are_refused() -> None:
     assert rendering.parsed("a: &x {b: 1}\nc: {<<: *x, d: 2}") == [{"a": {"b": 1}, "c": {"b": 1, "d": 2}}]
 
 
-def test_a_broken_overlay_says_what_is_broken(tmp_path: rendering.Path) -> None:
+def test_a_broken_overlay_says_what_is_broken(tmp_path: Path) -> None:
     """kustomize's own words."""
     (tmp_path / "kustomization.yaml").write_text("resources: [nothing.yaml]")
     with pytest.raises(rendering.CannotRender, match=r"nothing\.yaml"):

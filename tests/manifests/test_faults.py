@@ -7,21 +7,20 @@ import re
 
 import pytest
 
-from tests.manifests import crds, rendering, seeds_between, seeds_core, seeds_pods, selectors
+from tests.manifests import crds, rendering, seeds_between, seeds_documents, seeds_operators, seeds_pods, selectors
 from tests.manifests.documents import Rendered
 from tests.manifests.rendering import Offer
 from tests.manifests.seeding import Seed, Set, put
 from tests.manifests.test_layers import LAYERS
 
 SEEDS: list[Seed] = [
-    *seeds_core.RENDERING,
-    *seeds_core.CORE,
-    *seeds_core.CUSTOM,
+    *seeds_documents.RENDERING,
+    *seeds_documents.CORE,
+    *seeds_documents.CUSTOM,
     *seeds_pods.PODS,
     *seeds_pods.SECURITY,
     *seeds_pods.SERVE,
-    *seeds_between.OPERATORS,
-    *seeds_between.MORE_OPERATORS,
+    *seeds_operators.OPERATORS,
     *seeds_between.NAMES,
     *seeds_between.SELECTORS,
     *seeds_between.NODES,

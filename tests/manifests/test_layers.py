@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.manifests import core, crds, crossing, custom, kuberay, milvus, pods, rendering, selectors, serve_config
+from tests.manifests import builtin, crds, crossing, custom, kuberay, milvus, pods, rendering, selectors, serve_config
 from tests.manifests.documents import Rendered
 
 OFFERS = rendering.offers()
 LAYERS: dict[str, Callable[[Rendered], list[str]]] = {
     "rendering": rendering.faults,
-    "core": core.faults,
+    "core": builtin.faults,
     "custom": custom.faults,
     "pods": pods.faults,
     "serve-config": serve_config.faults,
@@ -57,7 +58,7 @@ def test_kinds_are_covered() -> None:
     crds.required()
     for offer in OFFERS:
         for document in rendering.rendered(offer).documents:
-            known = core.is_core(document) or crds.definition(document["apiVersion"], document["kind"])
+            known = builtin.is_builtin(document) or crds.definition(document["apiVersion"], document["kind"])
             assert known, f"{offer}: {document['apiVersion']} {document['kind']}"
 
 
@@ -70,9 +71,9 @@ INFRASTRUCTURE = sorted(
 
 
 @pytest.mark.parametrize("path", INFRASTRUCTURE, ids=lambda path: str(path.relative_to(rendering.MANIFESTS)))
-def test_resources_of_the_infrastructure_are_valid(path: rendering.Path) -> None:
+def test_resources_of_the_infrastructure_are_valid(path: Path) -> None:
     """What stands beside the operators, in files of its own: with versions, valid for Kubernetes and the CRDs."""
     crds.required()
     given = Rendered(path.name, tuple(rendering.parsed(path.read_text())))
-    found = [*rendering.faults(given), *core.faults(given), *custom.faults(given)]
+    found = [*rendering.faults(given), *builtin.faults(given), *custom.faults(given)]
     assert not found, "\n".join(found)

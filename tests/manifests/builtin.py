@@ -9,15 +9,24 @@ from typing import Any
 
 import jsonschema
 
-from tests.manifests import core_kinds, core_rules
-from tests.manifests.core_schema import OBJECT_META, POD_TEMPLATE, RELEASES, known, of_type, type_of, typed, validator
+from tests.manifests import builtin_kinds, builtin_rules
+from tests.manifests.builtin_schema import (
+    OBJECT_META,
+    POD_TEMPLATE,
+    RELEASES,
+    known,
+    of_type,
+    type_of,
+    typed,
+    validator,
+)
 from tests.manifests.documents import Document, Rendered, pods, title
 
 #: What ends the name of a group that Kubernetes itself has; it has a few without a dot, too.
 _OWN = (".k8s.io",)
 
 
-def is_core(document: Mapping[str, Any]) -> bool:
+def is_builtin(document: Mapping[str, Any]) -> bool:
     """Whether Kubernetes has this kind, or should have: its group is Kubernetes' own and has no CRD."""
     version, kind = document["apiVersion"], document["kind"]
     group = version.rpartition("/")[0]
@@ -34,7 +43,7 @@ def faults(rendered: Rendered) -> list[str]:
     return [
         f"{title(document)}: {fault}"
         for document in rendered.documents
-        if is_core(document)
+        if is_builtin(document)
         for fault in document_faults(document)
     ]
 
@@ -62,20 +71,20 @@ def _by_schema(document: Document, release: str) -> Iterator[str]:
 
 
 def _by_rules(document: Document) -> Iterator[str]:
-    yield from core_kinds.name(document)
+    yield from builtin_kinds.name(document)
     newest = RELEASES[-1]
     start = type_of(newest, document["apiVersion"], document["kind"])
     yield from value_faults(start, document)
     for pod in pods(document):
-        yield from (f"{pod.path}.spec.{fault}" for fault in core_kinds.pod(pod.spec))
-    if document["kind"] in core_kinds.KINDS:
-        yield from core_kinds.KINDS[document["kind"]](document)
+        yield from (f"{pod.path}.spec.{fault}" for fault in builtin_kinds.pod(pod.spec))
+    if document["kind"] in builtin_kinds.KINDS:
+        yield from builtin_kinds.KINDS[document["kind"]](document)
 
 
 def value_faults(name: str, value: Any) -> Iterator[str]:
     """Of a value of a named type of the newest release, by the rules of all types within."""
     for below, path, one in typed(RELEASES[-1], name, value):
-        yield from (f"{'.'.join(map(str, path)) or '.'}: {fault}" for fault in core_rules.rules(below, one))
+        yield from (f"{'.'.join(map(str, path)) or '.'}: {fault}" for fault in builtin_rules.rules(below, one))
 
 
 def template_faults(template: Mapping[str, Any]) -> tuple[str, ...]:
@@ -93,7 +102,7 @@ def _cached_template(text: str) -> tuple[str, ...]:
     ]
     if schema:
         return tuple(schema)
-    inner = [f"spec.{fault}" for fault in core_kinds.pod(template["spec"])]
+    inner = [f"spec.{fault}" for fault in builtin_kinds.pod(template["spec"])]
     return (*value_faults(POD_TEMPLATE, template), *inner)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 import jsonschema.protocols
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 #: The oldest and the newest Kubernetes that the manifests are for.
@@ -46,7 +46,7 @@ def validator(release: str, api_version: str, kind: str) -> jsonschema.protocols
 def of_type(release: str, name: str) -> jsonschema.protocols.Validator:
     """For values of one type, by its full name."""
     content = {"$defs": definitions(release)}
-    registry: Registry[Any] = Registry().with_resource(_DEFINITIONS, Resource(content, DRAFT202012))
+    registry: Registry[Any] = Registry().with_resource(_DEFINITIONS, DRAFT202012.create_resource(content))
     return jsonschema.Draft202012Validator({"$ref": f"{_DEFINITIONS}#/$defs/{name}"}, registry=registry)
 
 
