@@ -22,20 +22,13 @@ from tests.manifests.builtin_schema import (
 )
 from tests.manifests.documents import Document, Rendered, pods, title
 
-#: What ends the name of a group that Kubernetes itself has; it has a few without a dot, too.
-_OWN = (".k8s.io",)
-
 
 def is_builtin(document: Mapping[str, Any]) -> bool:
-    """Whether Kubernetes has this kind, or should have: its group is Kubernetes' own and has no CRD."""
+    """Whether Kubernetes has this kind, or should have: by its group, which is a word, or a word below k8s.io."""
     version, kind = document["apiVersion"], document["kind"]
     group = version.rpartition("/")[0]
-    own = "." not in group or (group.endswith(_OWN) and group.count(".") == 2 and not _others(group))
+    own = "." not in group or (group.endswith(".k8s.io") and group.count(".") == 2)
     return own or any(known(release, version, kind) for release in RELEASES)
-
-
-def _others(group: str) -> bool:
-    return group.startswith(("gateway.", "inference.", "kueue.", "autoscaling.x-", "metrics."))
 
 
 def faults(rendered: Rendered) -> list[str]:

@@ -15,13 +15,16 @@ COMMANDS = (
     "--overlay gke --with dra --model Qwen/Qwen3-32B --gpus 2",
     "--overlay gke --with weights-shared-volume --model Qwen/Qwen3-8B --max-replicas 8",
     "--overlay eks --namespace team-a --with monitoring --with gateway --with tls",
+    "--overlay local --model Qwen/Qwen3-0.6B",
+    "--overlay onprem --set api.deadline_s=600",
+    "--overlay eks --set api.max_replicas=30 --set llm.max_replicas=9",
     "--overlay onprem --with kueue --image example.org/a:1 --gpu-image example.org/b:1",
 )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_a_command_line_asks_for_is_sound(command: str) -> None:
-    """Another model, more GPUs, another namespace, other images: nothing goes out of step."""
+    """Another model, more GPUs, a longer deadline, another namespace, other images: nothing goes out of step."""
     crds.required()
     done = CliRunner().invoke(build(), ["deploy", "--render", *command.split()])
     assert done.exit_code == 0, done.output
