@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from loadtest.rehearsal import keeper
-from loadtest.rehearsal.scenario import NODE_CPUS, Scenario
+from loadtest.rehearsal.scenario import NODE_CPUS, UPSCALING_SPEED, Scenario
 from serving.deployments.environment import cluster_variables
 from serving.deployments.names import CPU_PLANE
 from serving.errors import Unavailable
@@ -138,7 +138,7 @@ def autoscaler_config(scenario: Scenario, address: str, record: Path) -> dict[st
         **_EMPTY,
         "cluster_name": "rehearsal",
         "max_workers": scenario.nodes + cpu_nodes,
-        "upscaling_speed": 1.0,
+        "upscaling_speed": UPSCALING_SPEED,
         "idle_timeout_minutes": scenario.idle_s / 60,
         "provider": {
             "type": "external",

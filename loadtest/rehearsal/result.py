@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loadtest.rehearsal.client import Row
-from loadtest.rehearsal.scenario import Scenario, autoscaling_of
+from loadtest.rehearsal.scenario import UPSCALING_SPEED, Scenario, autoscaling_of
 from loadtest.rehearsal.timeline import (
     NODES_UP,
     NODES_WANTED,
@@ -110,7 +110,7 @@ class Result:
             "autoscaler": {
                 "reconcile_s": scenario.reconcile_s,
                 "idle_timeout_s": scenario.idle_s,
-                "upscaling_speed": 1.0,
+                "upscaling_speed": UPSCALING_SPEED,
                 "max_nodes": scenario.nodes,
                 "gpus_per_node": scenario.gpus_per_node,
             },

@@ -31,6 +31,8 @@ DOCUMENTS = {
 }
 #: Logical CPUs of a node of the CPU plane. Ray starts a process for each at once, whether it is needed or not.
 NODE_CPUS = 2
+#: Nodes that may be asked for at once, for each that runs: KubeRay's `upscalingMode: Default`.
+UPSCALING_SPEED = 1000.0
 
 _ENGINE = "serving.deployments.scripted.ScriptedEngine"
 _SCRIPT_VARIABLE = "ANCHORAGE_SCRIPT"
@@ -83,7 +85,7 @@ class Scenario:
 
 def quick(scenario: Scenario) -> Scenario:
     """As short as it can be and still be one."""
-    return replace(scenario, nodes=2, seconds=25.0, tokens=80, start_s=1.0, node_delay_s=1.0, reconcile_s=1, idle_s=4.0)
+    return replace(scenario, nodes=2, seconds=20.0, tokens=80, start_s=1.0, node_delay_s=1.0, reconcile_s=1, idle_s=4.0)
 
 
 def settings_of(scenario: Scenario, scaling: ScalingSettings, index: IndexSettings, port: int) -> Settings:
