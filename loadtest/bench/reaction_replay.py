@@ -67,7 +67,7 @@ def ours(trace: Iterator[tuple[float, int]]) -> Changes:
         replicas, moment.policy_state = policy(moment)
         return replicas
 
-    return _replayed(trace, settings.look_back_s, Moment(None), step)
+    return replayed(trace, settings.look_back_s, Moment(None), step)
 
 
 def default(trace: Iterator[tuple[float, int]]) -> Changes:
@@ -86,7 +86,7 @@ def default(trace: Iterator[tuple[float, int]]) -> Changes:
         )
         return max(1, min(MOST, int(replicas)))
 
-    return _replayed(trace, config.look_back_period_s, Moment(config), step)
+    return replayed(trace, config.look_back_period_s, Moment(config), step)
 
 
 def worst(changes: Changes) -> int:
@@ -99,9 +99,10 @@ def worst(changes: Changes) -> int:
     )
 
 
-def _replayed(
+def replayed(
     trace: Iterator[tuple[float, int]], look_back_s: float, moment: Moment, step: Callable[[Moment], int]
 ) -> Changes:
+    """What a rule asks for; `step` is one look of it. The mean of `look_back_s` is what it sees."""
     changes: Changes = []
     seen: deque[int] = deque(maxlen=max(1, round(look_back_s / _TICK_S)))
     for now_s, count in trace:
