@@ -40,6 +40,13 @@ class Moment:
     spread_s: tuple[float, float] | None
 
     @property
+    def within(self) -> bool | None:
+        """Whether the real time is one that the simulation has, too, for some state of the controllers' clocks."""
+        if self.real_s is None or self.spread_s is None:
+            return None
+        return self.spread_s[0] <= self.real_s <= self.spread_s[1]
+
+    @property
     def error(self) -> float | None:
         """Part of the real time that the simulated one is off."""
         if self.real_s is None or self.simulated_s is None or self.real_s <= 0:
@@ -70,7 +77,9 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         errors = self.errors
         return {
-            "moments": [{**vars(moment), "error": moment.error} for moment in self.moments],
+            "moments": [{**vars(one), "error": one.error, "within": one.within} for one in self.moments],
+            "within": sum(one.within is True for one in self.moments),
+            "compared": len(errors),
             "error_median": median(errors) if errors else None,
             "error_most": max(errors, default=None),
             "outcomes": {name: {"real": real, "simulated": ours} for name, (real, ours) in self.counts.items()},

@@ -216,6 +216,7 @@ def test_a_run_is_compared_with_its_simulation(tmp_path: Path, real_run: dict[st
     file.write_text(json.dumps(real_run))
     found = told("--against", str(file))
     assert found["error_median"] < 0.15
+    assert found["within"] >= found["compared"] - 2
     for moment in found["moments"]:
         assert moment["real_s"] is not None, moment
         assert abs(moment["real_s"] - moment["simulated_s"]) < 6, moment
