@@ -117,14 +117,20 @@ async def test_without_questions_the_llm_sleeps_and_the_next_estimate_is_learnt(
 async def test_more_texts_get_another_embedder(stack: Stack) -> None:
     """By the time that its forward passes take, of those that run and those that wait."""
     texts = ["When the sun and the moon pull along one line, tides are high. " * 10] * 8
-    await until(lambda: _is(replicas(stack, "anchorage_embedder_passes_total"), 1), PATIENCE_S)
+    await until(lambda: embedders(stack, 1), PATIENCE_S)
 
     async def ask() -> int:
         return (await stack.http.post("/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": texts})).status_code
 
     async with clients(4, ask) as answers:
-        await until(lambda: _is(replicas(stack, "anchorage_embedder_passes_total"), 2), PATIENCE_S)
+        await until(lambda: embedders(stack, 2), PATIENCE_S)
     assert set(answers) == {200}
+
+
+async def embedders(stack: Stack, count: int) -> bool:
+    """Whether there are so many processes; a busy one is late with its metrics."""
+    named = [" ".join(process.cmdline()) for process in stack.server.family()]
+    return sum(name.startswith("ray::ServeReplica:anchorage:Embedder") for name in named) == count
 
 
 async def _is(count: Awaitable[int], expected: int) -> bool:
