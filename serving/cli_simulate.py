@@ -223,8 +223,8 @@ def _against(path: Path, seed: int, as_json: bool) -> None:
     if figures["error_median"] is not None:
         out.print(
             f"[bold]off by {figures['error_median']:.0%} ({figures['off_s_median']:.1f} s) on the median, "
-            f"{figures['error_most']:.0%} at most[/]; {figures['within']} of {figures['compared']} times lie in the range "
-            "that the unknown clocks of the controllers leave"
+            f"{figures['error_most']:.0%} at most[/]; {figures['within']} of {figures['compared']} times lie in the "
+            "range that the unknown clocks of the controllers leave"
         )
     for name in found.not_simulated:
         out.print(

@@ -24,6 +24,8 @@ from serving.settings import ScalingSettings
 FORMAT = "anchorage-rehearsal/1"
 #: Simulations of one run. Nobody knows where in their intervals the real controllers were: each has another guess.
 _GUESSES = 15
+#: How exactly a rehearsal knows when something happened: it looks now and then.
+_LOOK_S = 0.5
 #: Enough for an engine that does not limit its answers.
 _NO_LIMIT = 1_000_000
 
@@ -41,10 +43,10 @@ class Moment:
 
     @property
     def within(self) -> bool | None:
-        """Whether the real time is one that the simulation has, too, for some state of the controllers' clocks."""
+        """Whether the simulation has the real time, too, for some state of the controllers' clocks."""
         if self.real_s is None or self.spread_s is None:
             return None
-        return self.spread_s[0] <= self.real_s <= self.spread_s[1]
+        return self.spread_s[0] - _LOOK_S <= self.real_s <= self.spread_s[1] + _LOOK_S
 
     @property
     def error(self) -> float | None:
