@@ -170,6 +170,6 @@ def is_ours(thing: Mapping[str, Any], instance: str) -> bool:
     """Applied by us for this installation; not what an operator made of it and labelled alike."""
     metadata = thing.get("metadata") or {}
     labels = metadata.get("labels") or {}
-    if labels.get(MANAGED_BY) != MANAGER or labels.get(INSTANCE) != instance or metadata.get("ownerReferences"):
+    if labels.get(MANAGED_BY) != MANAGER or labels.get(INSTANCE) != instance:
         return False
     return any(entry.get("manager") == MANAGER for entry in metadata.get("managedFields") or [])

@@ -225,3 +225,12 @@ def test_a_job_that_changed_is_made_again(server: Server, cli: Cli) -> None:
     job = server.objects["Job", "anchorage", "anchorage-weights"]
     assert {"name": "MODEL", "value": "org/two"} in job["spec"]["template"]["spec"]["containers"][0]["env"]
     assert not [thing for thing in rendered(cli, *options[1:-1], "--model", "s3://b/m") if thing["kind"] == "Job"]
+
+
+def test_a_secret_that_somebody_makes_meanwhile_stays(server: Server, cli: Cli) -> None:
+    """Two who deploy at one moment do not take each other's passwords away."""
+    server.faults = [Fault("^POST .*secrets", status=409, reason="AlreadyExists", message="it exists")]
+    done = cli(*LOCAL, "--no-wait")
+    assert done.code == 0, done.text
+    assert "Secret/anchorage-ray" not in done.text
+    assert "Secret/anchorage-postgres" in done.text

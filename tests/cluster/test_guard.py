@@ -164,6 +164,7 @@ def test_a_version_that_the_server_forgot(server: Server, ask: Ask) -> None:
     server.expire_watches = True
     wait_for(lambda: sum(each.startswith("WATCH") for each in server.requests) > 1, "another watch")
     server.oldest, server.expire_watches = 0, False
+    assert metric(ask, "anchorage_guard_failures_total") == 0
     step(server, "gpu-1", (100, 70, 30, 0))
     wait_for(lambda: annotations(server, "gpu-1") == {"mine": "stays"}, "the release")
 
