@@ -189,7 +189,12 @@ def _translated(server: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:  # its own errors of TLS
-        raise ClusterRefused(f"{server}: {' '.join(str(error.reason).split())}") from error
+        reason = " ".join(str(error.reason).split())
+        if "certificate verify failed" not in reason:
+            raise _Passing(f"The Kubernetes API server {server} cannot be reached: {reason}") from error
+        raise ClusterRefused(
+            f"{server} is not trusted ({reason}): the certificate authority of the kubeconfig is of another server."
+        ) from error
     except ReadTimeoutError as error:
         raise _Passing(f"The Kubernetes API server {server} did not answer in time.") from error
     except (HTTPError, OSError) as error:
