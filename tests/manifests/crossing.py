@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.manifests import fitting, flows, nodes, references, selectors
+from tests.manifests import commands, fitting, flows, nodes, references, selectors
 from tests.manifests.documents import Rendered
 
 
 def faults(rendered: Rendered) -> list[str]:
     """All of one set."""
-    return [fault for part in (references, selectors, nodes, fitting, flows) for fault in part.faults(rendered)]
+    return [
+        fault for part in (references, selectors, nodes, fitting, flows, commands) for fault in part.faults(rendered)
+    ]

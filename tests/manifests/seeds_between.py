@@ -195,6 +195,18 @@ SIZES = [
     Seed("crossing", "variable-value", lambda s: _config(s).update(ANCHORAGE_API__PORT="http"), "api.port"),
 ]
 
+COMMANDS = [
+    Seed("crossing", "flag", lambda s: _guard(s)["args"].append("--namespaces"), "No such option"),
+    Seed("crossing", "command", lambda s: _guard(s).update(args=["gard"]), "No such command 'gard'"),
+    Seed("crossing", "entrypoint", lambda s: _entrypoint(s, " --misspelt"), "spec.entrypoint: .*No such option"),
+    Seed(
+        "crossing",
+        "guard-port",
+        lambda s: _guard(s)["args"].extend(["--port", "9090"]),
+        r"listens on 9090, not on \[8080",
+    ),
+]
+
 FLOWS = [
     Seed("crossing", "open-namespace", lambda s: _drop(s, "anchorage-default-deny"), "no NetworkPolicy denies"),
     Seed("crossing", "no-dns", lambda s: _drop(s, "anchorage-dns"), "cannot ask DNS"),
@@ -226,6 +238,14 @@ def _claims(given: Set) -> None:
     given.container("gpu")["resources"]["claims"] = [{"name": "gpu"}]
     given.pod("gpu")["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": "anchorage-gpu"}]
     given.group("gpu").update(rayStartParams={}, resources={"GPU": "1", "CPU": "4"})
+
+
+def _guard(given: Set) -> Any:
+    return given.one("Deployment", "anchorage-guard")["spec"]["template"]["spec"]["containers"][0]
+
+
+def _entrypoint(given: Set, more: str) -> None:
+    given.one("RayJob")["spec"]["entrypoint"] += more
 
 
 def _config(given: Set) -> Any:

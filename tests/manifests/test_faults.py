@@ -26,6 +26,7 @@ SEEDS: list[Seed] = [
     *seeds_between.NODES,
     *seeds_between.SIZES,
     *seeds_between.FLOWS,
+    *seeds_between.COMMANDS,
 ]
 
 
