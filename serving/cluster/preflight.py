@@ -95,8 +95,10 @@ def _installing(group: str) -> str:
     text = readme.read_text() if readme.is_file() else ""
     commands = re.findall(r"^\s*((?:helm|kubectl) .*?[^\\])$", text, flags=re.MULTILINE | re.DOTALL)
     shown = " && ".join(re.sub(r"\s*\\\n\s*", " ", command) for command in commands[:3])
-    where = f"manifests/infrastructure/{folders[0].name}"
-    return f"Install {operator} first ({where}): {shown}" if shown else f"Install {operator} first: see {where}."
+    # With its path: the commands name files beside the README.
+    return (
+        f"Install {operator} first, in {folders[0]}: {shown}" if shown else f"Install {operator} first: see {readme}."
+    )
 
 
 def namespace_state(cluster: Cluster, namespace: str) -> Iterator[Finding]:
