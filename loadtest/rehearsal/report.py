@@ -22,6 +22,8 @@ def show(result: Result, console: Console) -> None:
         f"at most {result.timeline.most(NODES_UP)} GPU nodes and {result.timeline.most(REPLICAS_READY)} replicas; "
         f"left over: {result.timeline.levels[NODES_UP]} nodes, {result.timeline.levels[REPLICAS_READY]} replicas"
     )
+    if needless := result.needlessly_cold():
+        console.print(f"[yellow]![/] {needless} requests were treated as cold although a replica served")
     for problem in result.problems:
         console.print(f"[bold red]✗[/] {problem}", soft_wrap=True)
     if not result.problems:

@@ -26,6 +26,8 @@ FORMAT = "anchorage-rehearsal/1"
 OUTCOMES = ("llm", "extractive", "rejected", "failed", "cut")
 #: Ray Serve's own, where nothing is set (serve/_private/constants.py).
 _CONTROL_LOOP_S = 0.1
+#: How long it may take until the Api has heard of a change.
+_NEWS_S = 1.5
 
 
 @dataclass
@@ -48,6 +50,11 @@ class Result:
 
     def counts(self) -> dict[str, int]:
         return {outcome: sum(row.outcome == outcome for row in self.rows) for outcome in OUTCOMES}
+
+    def needlessly_cold(self) -> int:
+        """Requests that got no LLM although one of its replicas served all the time around their start."""
+        cold = [row.at for row in self.rows if row.cold]
+        return sum(self.timeline.least(REPLICAS_READY, at - _NEWS_S, at + _NEWS_S / 2) > 0 for at in cold)
 
     def reaction(self) -> dict[str, float | None]:
         """Seconds from the first question to each step."""
@@ -88,6 +95,7 @@ class Result:
                 "total": len(self.rows),
                 **self.counts(),
                 "resumed": sum(row.resumed > 0 for row in self.rows),
+                "needlessly_cold": self.needlessly_cold(),
             },
             "reaction_s": _rounded(self.reaction()),
             "release_s": _rounded(self.release()),

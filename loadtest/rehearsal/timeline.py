@@ -60,6 +60,12 @@ class Timeline:
         falls = [e.at for e in self.events if e.kind == kind and e.value == 0 and e.at >= after]
         return falls[-1] if falls and self.levels[kind] == 0 else None
 
+    def least(self, kind: str, since: float, until: float) -> int:
+        """The lowest that a level was in this time."""
+        before = [int(e.value) for e in self.events if e.kind == kind and e.at <= since]
+        within = [int(e.value) for e in self.events if e.kind == kind and since < e.at <= until]
+        return min([before[-1] if before else 0, *within])
+
     def most(self, kind: str) -> int:
         return max((int(e.value) for e in self.events if e.kind == kind), default=0)
 

@@ -156,3 +156,13 @@ def test_nothing_outlives_a_killed_rehearsal() -> None:
     gone, alive = psutil.wait_procs(started, timeout=30)
     assert (len(gone), alive) == (len(started), [])
     assert not folder.exists()
+
+
+def test_a_cold_answer_beside_a_warm_replica_is_noticed() -> None:
+    """Not those around the time when the replica came or went."""
+    rows = [Row(at, "extractive", 3, outcome="extractive", cold=True) for at in (5.0, 10.5, 15.0, 19.9, 25.0)]
+    timeline = Timeline()
+    timeline.level(REPLICAS_READY, 1, at=10.0)
+    timeline.level(REPLICAS_READY, 2, at=12.0)
+    timeline.level(REPLICAS_READY, 0, at=20.0)
+    assert Result(Scenario(), Settings.model_construct(), timeline, Delays(), rows, 0.0).needlessly_cold() == 1
