@@ -89,7 +89,11 @@ class Watch:
         began = time.monotonic()
         details = await asyncio.to_thread(_serve_details)
         application = details.get("applications", {}).get(self._app, {})
-        replicas = application.get("deployments", {}).get(self._deployment, {}).get("replicas", [])
+        deployment = application.get("deployments", {}).get(self._deployment)
+        if deployment is None and self._looked_at:
+            # Seen for 2 to 8 s while Serve builds a changed application: what we knew stands.
+            return
+        replicas = (deployment or {}).get("replicas", [])
         self._stage = stage_of(replicas)
         if self._stage == NODE and self._guard is not None:
             self._stage = await self._guard.stage() or NODE

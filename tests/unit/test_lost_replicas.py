@@ -69,3 +69,25 @@ async def test_who_waits_for_nobody_in_particular_is_told_that_somebody_went(wat
     await look_again(watch, time.monotonic())
     assert watch.has_lost(None, heard)
     assert not watch.has_lost(None, time.monotonic())
+
+
+async def test_a_change_of_the_application_is_no_loss(
+    watch: Watch, listed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Serve builds the new version it lists no deployment; the replicas go on."""
+    looks: list[float] = []
+
+    def building() -> dict[str, Any]:
+        looks.append(time.monotonic())
+        return {"applications": {"app": {"deployments": {}}}}
+
+    heard = time.monotonic()
+    monkeypatch.setattr(watching, "_serve_details", building)
+
+    def looked() -> bool:
+        watch.doubt()
+        return len([at for at in looks if at > heard + 0.1]) > 2
+
+    await until(looked, 10, every_s=0.02)
+    assert watch.readiness.ready
+    assert not watch.has_lost("a", heard)
