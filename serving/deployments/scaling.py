@@ -34,8 +34,8 @@ SETTLE_S = 20.0
 CROWDED = 2.0
 #: Least part of the target that time to first token leaves, and what one correction takes away at most.
 LEAST_SHARE, LEAST_CUT = 1 / 8, 1 / 2
-#: The share doubles in this time, seconds.
-RECOVERY_S = 1800.0
+#: The share doubles in this time, seconds; after so many doublings it is whole again, whatever it was.
+RECOVERY_S, _WHOLE = 1800.0, -math.log2(LEAST_SHARE)
 #: Replicas that were missed right after they went stay twice as long the next time, and so on up to this.
 PATIENCE = 4
 _EPSILON = 1e-9
@@ -69,7 +69,7 @@ class Load:
 
     `replicas` are asked for now, `ready` of them serve. `work`: requests in flight and queued (Llm, Api), forward
     passes that run or wait (Embedder), over all replicas, averaged over `look_back_s`. `ttft_s`: p95 of recent times to
-    first token, None without any. `now_s`: seconds on any clock that only goes forward.
+    first token, None without any. `now_s`: seconds on any clock; after one that was set back the rule begins anew.
     """
 
     now_s: float
@@ -132,6 +132,9 @@ def _within(replicas: int, rule: Rule) -> int:
 
 def _seen(state: State, load: Load, rule: Rule) -> State:
     """With this moment's load taken in."""
+    if load.now_s < state.share_s:
+        # Serve's clock is the machine's. What was seen "later" than now would hold everything until then.
+        state = State(share=state.share, patience=state.patience)
     if state.asked is None:
         state = replace(state, settled_s=load.now_s, ready=load.ready, share_s=load.now_s)
     if load.ready != state.ready:
@@ -149,7 +152,7 @@ def _seen(state: State, load: Load, rule: Rule) -> State:
 
 def _corrected(state: State, load: Load, rule: Rule) -> State:
     """With the share that time to first token leaves."""
-    grown = min(1.0, state.share * 2.0 ** ((load.now_s - state.share_s) / RECOVERY_S))
+    grown = min(1.0, state.share * 2.0 ** min(_WHOLE, (load.now_s - state.share_s) / RECOVERY_S))
     state = replace(state, share=grown, share_s=load.now_s)
     if rule.ttft_target_s is None or load.ttft_s is None or load.ttft_s <= rule.ttft_target_s:
         return state

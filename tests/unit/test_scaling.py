@@ -247,6 +247,17 @@ def test_a_new_rule_is_careful(work: float) -> None:
     assert fleet.replicas == 8
 
 
+@pytest.mark.parametrize("jump_s", [-40 * 86400.0, -3600.0, 40 * 86400.0])
+def test_a_clock_that_is_set_holds_nothing(jump_s: float) -> None:
+    """The machine's clock jumps, as at its first word from a time server: the rule goes on, and up as ever."""
+    fleet = Fleet(RULE, now_s=1e9)
+    fleet.run(60, lambda now: 8, lambda: 0.1)
+    fleet.look(30)
+    fleet.now_s += jump_s
+    fleet.run(5, lambda now: 30)
+    assert fleet.replicas == 3
+
+
 def test_the_settings_make_a_rule() -> None:
     """Most is never less than least."""
     rule = Rule.of(ScalingSettings(up_delay_s=7), (3, 1), 5.0, 1.5)
