@@ -37,7 +37,7 @@ def destroy(
 
     Exit codes: 0 it is gone; 1 something could not be deleted, or is still there when the time is over.
     """
-    from serving.cluster.destroy import DATA, delete, find, in_phases, to_delete, wait_gone
+    from serving.cluster.destroy import DATA, delete, find, holds_data, in_phases, to_delete, wait_gone
     from serving.cluster.kinds import Kinds
     from serving.cluster.kubeconfig import connect
 
@@ -46,7 +46,7 @@ def destroy(
     cluster = connect(kubeconfig, context)
     cluster.get("/version", patience_s=5.0)
     found = find(cluster, Kinds(cluster), namespace)
-    wanted = to_delete(found, data=data)
+    wanted = to_delete(found, data=data, keep_namespace=not data and holds_data(cluster, namespace))
     kept = [who for who, _ in found.things if who not in wanted]
     if found.hidden:
         console.print(Text(f"  ! You may not list {', '.join(found.hidden)}: what there is of them stays.", "yellow"))

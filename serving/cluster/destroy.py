@@ -66,12 +66,27 @@ def _mine(thing: Json, namespace: str, kind: Kind) -> bool:
     return is_ours(thing, namespace)
 
 
-def to_delete(found: Found, *, data: bool) -> list[Identity]:
-    """In the order of deletion. Without `data`, volumes and Secrets stay, and the namespace that holds them."""
+def holds_data(cluster: Cluster, namespace: str) -> bool:
+    """Whether a volume or Secret is in it, be it ours, of an operator or of a user; if that cannot be seen, yes."""
+    for plural in ("persistentvolumeclaims", "secrets"):
+        try:
+            listed = cluster.items(f"/api/v1/namespaces/{namespace}/{plural}")
+        except ClusterRefused:
+            return True
+        except NotFound:
+            continue
+        # Old clusters make such a token for every ServiceAccount.
+        if any(thing.get("type") != "kubernetes.io/service-account-token" for thing in listed):
+            return True
+    return False
+
+
+def to_delete(found: Found, *, data: bool, keep_namespace: bool) -> list[Identity]:
+    """In the order of deletion. Without `data`, volumes and Secrets stay; `keep_namespace`: so does what holds them."""
     by_identity = dict(found.things)
-    kept = [who for who in by_identity if who.kind in DATA] if not data else []
     ordered = [identity(thing) for thing in reversed(in_order(by_identity.values()))]
-    return [who for who in ordered if who not in kept and not (who.kind == "Namespace" and kept)]
+    kept = () if data else DATA
+    return [who for who in ordered if who.kind not in kept and not (who.kind == "Namespace" and keep_namespace)]
 
 
 def in_phases(wanted: Sequence[Identity]) -> list[list[Identity]]:

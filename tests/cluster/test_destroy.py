@@ -59,6 +59,29 @@ def test_what_somebody_else_made_stays(server: Server, cli: Cli) -> None:
     assert server.objects["Namespace", "", "anchorage"]["metadata"].get("deletionTimestamp") is None
 
 
+def test_data_of_others_keeps_our_namespace(server: Server, cli: Cli) -> None:
+    """Volumes that an operator made and Secrets of a secret store have no label of ours, and would go with it."""
+    assert cli(*DEPLOY).code == 0
+    for key in [key for key in server.objects if key[0] == "Secret"]:
+        server.drop(key)
+    foreign(server, "Secret", "token", type="x")
+    done = cli(*DESTROY)
+    assert done.code == 0, done.text
+    assert server.names() == {"Namespace/anchorage", "Secret/token"}
+    assert "Kept: Namespace/anchorage" in done.text
+    assert cli(*DESTROY, "--data").code == 1
+    assert server.objects["Namespace", "", "anchorage"]["metadata"]["deletionTimestamp"]
+
+
+def test_data_that_may_not_be_seen_keeps_our_namespace(server: Server, cli: Cli) -> None:
+    """Who may delete the namespace and not list what holds data does not lose it so."""
+    assert cli(*DEPLOY).code == 0
+    server.denied = {("list", "secrets")}
+    assert cli(*DESTROY).code == 0
+    assert server.find("Secret", "anchorage-ray") is not None
+    assert server.objects["Namespace", "", "anchorage"]["metadata"].get("deletionTimestamp") is None
+
+
 def test_it_waits_for_the_pods(server: Server, cli: Cli) -> None:
     """They finish what they have begun; the end comes when the last one is gone."""
     assert cli(*DEPLOY).code == 0
