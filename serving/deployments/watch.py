@@ -17,6 +17,8 @@ from serving.generation import Readiness
 
 #: Seconds between two looks while all is well, and while something is starting.
 _STEADY_S, _STARTING_S = 1.0, 0.25
+#: Where routers send to. A replica whose node is drained serves until another one does.
+_SERVING = frozenset(("RUNNING", "PENDING_MIGRATION"))
 #: A replica that said something within this time is there, whatever Serve knows of it.
 _SILENCE_S = 5.0
 
@@ -94,7 +96,7 @@ class Watch:
             # Seen for 2 to 8 s while Serve builds a changed application: what we knew stands.
             return
         replicas = (deployment or {}).get("replicas", [])
-        self._stage = stage_of(replicas)
+        self._stage = stage_of(replicas, self._stage)
         if self._stage == NODE and self._guard is not None:
             self._stage = await self._guard.stage() or NODE
         self._timeline.note(self._stage)
@@ -106,10 +108,14 @@ class Watch:
         self.after_look()
 
 
-def stage_of(replicas: list[Mapping[str, Any]]) -> str:
-    """`ready`, `weights` (a process loads the model), `node` (waits for a place to run), `asleep` (none is wanted)."""
+def stage_of(replicas: list[Mapping[str, Any]], before: str = ASLEEP) -> str:
+    """`ready`, `weights` (a process loads the model), `node` (waits for a place to run), `asleep` (none is wanted).
+
+    `before`: the stage that was seen last.
+    """
     states = [str(getattr(replica["state"], "value", replica["state"])) for replica in replicas]
-    if "RUNNING" in states:
+    # A controller that was replaced asks those that it finds how they are; routers send to them meanwhile.
+    if not _SERVING.isdisjoint(states) or (before == READY and "RECOVERING" in states):
         return READY
     starting = [replica for replica, state in zip(replicas, states, strict=True) if state in ("STARTING", "RECOVERING")]
     if not starting:

@@ -130,8 +130,16 @@ def test_metrics_of_all_replicas_are_one_valid_page() -> None:
         ([{"state": "STARTING", "node_id": None}], "node"),
         ([{"state": "STARTING", "node_id": "n"}], "weights"),
         ([{"state": "STARTING", "node_id": None}, {"state": "RUNNING", "node_id": "n"}], "ready"),
+        ([{"state": "STARTING", "node_id": None}, {"state": "PENDING_MIGRATION", "node_id": "n"}], "ready"),
+        ([{"state": "RECOVERING", "node_id": "n"}], "weights"),
     ],
 )
 def test_the_stage_of_a_deployment(replicas: list[dict[str, object]], stage: str) -> None:
-    """From Serve's replica states to the words that a waiting caller reads."""
+    """From Serve's replica states to the words that a waiting caller reads; on a node that drains one still serves."""
     assert stage_of(replicas) == stage
+
+
+@pytest.mark.parametrize(("state", "stage"), [("RECOVERING", "ready"), ("STARTING", "weights")])
+def test_a_new_controller_makes_nobody_cold(state: str, stage: str) -> None:
+    """It asks the replicas that it finds; one that served goes on with it, one that begins anew does not."""
+    assert stage_of([{"state": state, "node_id": "n"}], "ready") == stage
