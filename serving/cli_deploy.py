@@ -137,6 +137,8 @@ def _opened(
     from serving.cluster.provider import overlay_for
 
     cluster = connect(kubeconfig, context)
+    # One that is away is said at once; the long patience is for one that goes away in the middle.
+    cluster.get("/version", patience_s=5.0)
     chosen, why = (overlay, "") if overlay else overlay_for(cluster)
     things = _things(str(chosen), components, namespace, wishes)
     console.print(

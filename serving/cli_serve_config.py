@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from serving.errors import ConfigurationError
 from serving.settings import OnCold
 
 
@@ -40,4 +41,7 @@ def serve_config(
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"--output {output}: it cannot be written ({error.strerror})") from error

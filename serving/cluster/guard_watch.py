@@ -48,7 +48,7 @@ class Guard:
                 wait = _FIRST_WAIT_S
             except AnchorageError as error:
                 self.metrics.failed()
-                self._say(f"{error} Trying again in {wait:.0f} s.")
+                self._say(f"{str(error).rstrip('.')}. Trying again in {wait:.0f} s.")
                 # Guards of many namespaces do not all come back at one moment.
                 self._stopped.wait(wait * random.uniform(0.5, 1.0))
                 wait = min(2 * wait, _LONGEST_WAIT_S)

@@ -112,7 +112,8 @@ def _serve_config(
     if wishes.for_llm:
         llm = arguments.setdefault("llm", {})
         if wishes.model is not None and wishes.model != llm.get("model"):
-            # Made for another model: a context length or a parser that this one does not have.
+            # Made for another model: its name, and a context length or a parser that this one does not have.
+            llm.pop("name", None)
             llm.pop("engine_args", None)
             llm["model"] = wishes.model
         if wishes.max_replicas is not None:

@@ -164,7 +164,7 @@ def _row(path: Path, number: int, row: Mapping[str, Any]) -> tuple[float, int, i
         at, prompt, answer = float(row["t_s"]), int(row["prompt_tokens"]), int(row["answer_tokens"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"trace {path}, line {number}: {', '.join(_FIELDS)} are numbers, needed in each ({error!r})"
+            f"trace {path}, line {number}: {', '.join(_FIELDS)} are needed in each, as numbers"
         ) from error
     if not (math.isfinite(at) and at >= 0 and prompt >= 1 and answer >= 1):
         raise ConfigurationError(f"trace {path}, line {number}: t_s from 0, tokens from 1")

@@ -28,6 +28,14 @@ def test_a_model_is_a_number_of_gpus(cli: Cli) -> None:
     assert "namespace" not in pool["metadata"]
 
 
+def test_another_model_has_another_name(cli: Cli) -> None:
+    """Clients are not told that they talk to the one that the component was made for."""
+    things = rendered(cli, "--overlay", "eks", "--with", "weights-in-image", "--model", "org/other")
+    llm = yaml.safe_load(ray_service(things)["spec"]["serveConfigV2"])["applications"][0]["args"]["llm"]
+    assert llm["model"] == "org/other"
+    assert "name" not in llm
+
+
 def test_a_model_brings_its_worker_group(cli: Cli) -> None:
     """Once, also where the overlay has one."""
     for overlay in ("local", "onprem"):

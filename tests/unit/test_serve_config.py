@@ -135,6 +135,13 @@ def test_it_can_be_written_to_a_file(tmp_path: Path) -> None:
     assert yaml.safe_load(file.read_text()) == printed()
 
 
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """And the folder that is missing is not made."""
+    done = runner.invoke(build(), ["serve-config", "-o", str(tmp_path / "none" / "serve.yaml")])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "cannot be written" in str(done.exception)
+
+
 def test_serve_takes_it() -> None:
     """Ray's own schema, which ignores names that it does not know: so all of them come back from it."""
     from ray.serve.schema import ServeDeploySchema
