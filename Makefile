@@ -34,7 +34,7 @@ demo: install
 	@$(BIN)/anchorage demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
