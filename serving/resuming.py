@@ -128,10 +128,10 @@ class Seam:
     ids: list[int]
 
     @classmethod
-    def find(cls, begun: Begun, tokens: Decoder) -> Seam:
+    def find(cls, begun: Begun, tokens: Decoder, stop: Sequence[str] = ()) -> Seam:
         """After the last token whose text the reader has; a part of a token that he has is put into tokens anew.
 
-        Raises EngineUnavailable if that cannot be told.
+        `stop`: the request's sequences. Raises EngineUnavailable if that cannot be told.
         """
         lead = begun.prompt_ids[-_LEAD:]
         before = len(tokens.decode(lead, skip_special_tokens=True))
@@ -140,7 +140,10 @@ class Seam:
             return tokens.decode([*lead, *begun.ids[:count]], skip_special_tokens=True)[before:]
 
         whole = text_of(len(begun.ids))
-        start = 0 if whole.startswith(begun.text) else whole.rfind(begun.text)
+        # After the token that ends an answer, which has no text, nothing is held back any more.
+        ended = bool(begun.ids) and whole == text_of(len(begun.ids) - 1)
+        held = 0 if ended else max((len(each) - 1 for each in stop), default=0)
+        start = 0 if whole.startswith(begun.text) else _place(begun.text, whole, len(whole) - held - len(begun.text))
         if start < 0:
             if begun.beside:
                 raise EngineUnavailable("The LLM was lost, and where its answer stood cannot be told.")
@@ -189,3 +192,13 @@ class Seam:
             return item
         prompt = len(self.begun.prompt_ids)
         return (USAGE, prompt, item[1] + item[2] - prompt, min(item[3], prompt))
+
+
+def _place(text: str, whole: str, due: int) -> int:
+    """Where in `whole` the text stands that is due there; -1: nowhere. A short one may stand in several places.
+
+    It is due before what vLLM holds back: one less than the longest stop sequence has (`IncrementalDetokenizer`).
+    """
+    due = max(0, due)
+    places = (whole.rfind(text, 0, due + len(text)), whole.find(text, due))
+    return min((place for place in places if place >= 0), key=lambda place: abs(place - due), default=-1)

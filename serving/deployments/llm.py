@@ -92,7 +92,7 @@ class Llm:
         seam = None
         if begun is not None:
             yield [(vllm.FROM, self._replica)]
-            seam = Seam.find(begun, self._tokens())
+            seam = Seam.find(begun, self._tokens(), body.get("stop", ()))
             yield [seam.opening()]
             if seam.complete(body):
                 yield seam.end()

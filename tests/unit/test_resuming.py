@@ -81,6 +81,29 @@ def test_after_the_reasoning_only_the_answer_is_looked_for(tokens: PreTrainedTok
         Seam.find(Begun("a tree", [5], ids, beside=True), tokens)
 
 
+@pytest.mark.parametrize(
+    ("whole", "text", "stop", "rest"),
+    [
+        ("<think>1+1</think>11 pods", "1", ["1 pods now"], "1 pods"),  # nine characters are held back
+        ("<think>1+1</think>1+1", "1", ["abc"], "+1"),
+        ("<think>1+1</think>1\0", "1", ["abcdef"], "\0"),  # ended: nothing was held back any more
+        ("<think>1+1</think>1+1", "1+1", [], ""),
+    ],
+)
+def test_a_short_text_is_found_where_the_engine_stood(whole: str, text: str, stop: list[str], rest: str) -> None:
+    """It may stand in the reasoning and in what is held back, too: nothing of the answer is left out."""
+
+    class Letters:
+        def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+            return "".join(map(chr, ids)).replace("\0", "")
+
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            return [ord(letter) for letter in text]
+
+    seam = Seam.find(Begun(text, [32], [ord(letter) for letter in whole], beside=True), Letters(), stop)
+    assert "".join(map(chr, seam.ids)) == whole.removesuffix(rest)
+
+
 def test_the_second_engine_is_asked_for_the_rest() -> None:
     """Prompt and answer so far are its prompt; what was given counts; what only chats know is left out."""
     first: list[vllm.Item] = [(IDS, [4, 5], [1, 2, 3]), "a", " b"]
