@@ -45,14 +45,18 @@ def destroy(
     namespace = namespace_name(namespace)
     cluster = connect(kubeconfig, context)
     cluster.get("/version", patience_s=5.0)
-    found = find(cluster, Kinds(cluster), namespace)
+    kinds = Kinds(cluster)
+    found = find(cluster, kinds, namespace)
     wanted = to_delete(found, data=data, keep_namespace=not data and holds_data(cluster, namespace))
     kept = [who for who, _ in found.things if who not in wanted]
     if found.hidden:
         console.print(Text(f"  ! You may not list {', '.join(found.hidden)}: what there is of them stays.", "yellow"))
+    if kinds.silent:
+        silent = f"{', '.join(kinds.silent)} did not answer: what there is of it stays. Run the same command again."
+        console.print(Text(f"  ! {silent}", "yellow"))
     if not wanted:
         console.print(f"There is nothing of ours in {namespace}." + (f" {_kept(kept)}" if kept else ""))
-        return
+        raise typer.Exit(1 if kinds.silent else 0)
     console.print(f"[bold]{cluster.name}[/], namespace [bold]{namespace}[/]: {len(wanted)} objects to delete")
     lost = [who for who in wanted if who.kind in DATA]
     if lost:
@@ -75,7 +79,7 @@ def destroy(
         console.print(Text(f"  still there: {each.who}: {each.reason}", "yellow"))
     if kept:
         console.print(_kept(kept))
-    raise typer.Exit(1 if left or refused else 0)
+    raise typer.Exit(1 if left or refused or kinds.silent else 0)
 
 
 def _still(console: Console, left: Sequence[Terminating]) -> None:

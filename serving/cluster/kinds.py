@@ -32,11 +32,16 @@ class Kind:
         return f"{root}{where}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
+#: For a group that does not answer: it may be somebody's extension, which is broken for good.
+_DISCOVERY_S = 1.0
+
+
 @dataclass
 class Kinds:
-    """Asked for once a group and version."""
+    """Asked for once a group and version. `silent`: those that `removable` got no answer of."""
 
     cluster: Cluster
+    silent: list[str] = field(default_factory=list)
     _known: dict[str, dict[str, Kind]] = field(default_factory=dict)
 
     def find(self, api_version: str, kind: str) -> Kind | None:
@@ -73,14 +78,17 @@ class Kinds:
         return [str(version["groupVersion"]) for version in found.get("versions") or []]
 
     def removable(self) -> Iterator[Kind]:
-        """Every kind, in its preferred version, that can be listed and deleted. APIs that are broken are left out."""
+        """Every kind, in its preferred version, that can be listed and deleted. APIs that do not answer are noted."""
         groups = self.cluster.get("/apis").get("groups") or []
         preferred = [str((group.get("preferredVersion") or {}).get("groupVersion")) for group in groups]
         for api_version in ["v1", *preferred]:
             root = "/apis" if "/" in api_version else "/api"
             try:
-                found = self.cluster.get(f"{root}/{api_version}", patience_s=0)
+                found = self.cluster.get(f"{root}/{api_version}", patience_s=_DISCOVERY_S)
             except (ClusterUnavailable, ClusterRefused, NotFound):
+                # Metrics come from servers that often are away, and are no objects.
+                if "metrics.k8s.io/" not in api_version:
+                    self.silent.append(api_version)
                 continue
             for kind in _kinds(api_version, found).values():
                 if {"list", "delete"} <= set(kind.verbs):

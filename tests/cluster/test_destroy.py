@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from tests.cluster.apiserver import Server
+from tests.cluster.apiserver import Fault, Server
 from tests.cluster.conftest import Cli
 from tests.cluster.operators import pod, wait_for
 
@@ -117,6 +117,18 @@ def test_nothing_there_is_no_failure(server: Server, cli: Cli) -> None:
     done = cli(*DESTROY)
     assert done.code == 0
     assert "nothing of ours" in done.text
+
+
+def test_an_api_that_does_not_answer_is_told(server: Server, cli: Cli) -> None:
+    """What runs on GPUs is not forgotten for one bad moment, and is not said to be gone."""
+    assert cli(*DEPLOY).code == 0
+    server.faults = [Fault(r"GET /apis/ray.io/v1$", 503, times=-1)]
+    done = cli(*DESTROY)
+    assert done.code == 1
+    assert "ray.io/v1 did not answer" in done.text
+    server.faults = [Fault(r"GET /apis/ray.io/v1$", 503)]
+    assert cli(*DESTROY).code == 0
+    assert server.find("RayService", "anchorage") is None
 
 
 def test_rights_that_are_missing_are_told(server: Server, cli: Cli) -> None:
