@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -144,6 +145,9 @@ def _show(shape: Shape, wish: planning.Wish, found: list[planning.Choice], misfi
         out.print(f"\nbest: {found[0].count} x {found[0].gpu.name} a replica. engine_args:")
         out.print(f"  {escape(json.dumps(found[0].engine_args))}")
         out.print(f"  {escape(_deploy(found[0]).replace('anchorage', program(), 1))}")
+        out.print(f"[dim]The overlay says which GPUs may come: {found[0].gpu.name} has to be among them.[/]")
+        if Path(shape.name).expanduser().exists():
+            out.print("[dim]The folder is on this machine: name one that every GPU pod can read, or a hub's id.[/]")
     for misfit in misfits:
         out.print(f"[dim]not {misfit.gpu.name}: {misfit.reason}[/]")
     if not found:
