@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from serving.errors import ConfigurationError
 
 #: The namespace that the manifests are written for.
 NAMESPACE = "anchorage"
+#: Every namespace has it, with its name.
+_NAME_LABEL = "kubernetes.io/metadata.name"
 #: Images and versions in one place: comes after every other component.
 _VERSIONS = "versions"
 _TIMEOUT_S = 120.0
@@ -164,14 +166,24 @@ def _with_marked_claims(spec: Json, namespace: str) -> Json:
 
 
 def _renamed(value: Any, namespace: str) -> Any:
-    """Host names of Services in the namespace that the manifests are written for."""
+    """What says the namespace that the manifests are written for: host names of Services, selectors, references."""
     if isinstance(value, dict):
-        return {key: _renamed(inner, namespace) for key, inner in value.items()}
+        # A term of `matchExpressions`, the `matchNames` of a monitor.
+        listed = {"values"} if value.get("key") == _NAME_LABEL else {"matchNames"}
+        return {key: _named(key, inner, namespace, listed) for key, inner in value.items()}
     if isinstance(value, list):
         return [_renamed(inner, namespace) for inner in value]
     if isinstance(value, str):
         return value.replace(f".{NAMESPACE}.svc", f".{namespace}.svc")
     return value
+
+
+def _named(key: str, value: Any, namespace: str, listed: Set[str]) -> Any:
+    if key in ("namespace", _NAME_LABEL) and value == NAMESPACE:
+        return namespace
+    if key in listed and isinstance(value, list):
+        return [namespace if each == NAMESPACE else each for each in value]
+    return _renamed(value, namespace)
 
 
 def as_yaml(things: Sequence[Json]) -> str:

@@ -90,6 +90,31 @@ def test_an_overlay_of_ones_own(cli: Cli, tmp_path: Path, server: Server) -> Non
     assert thing["data"]["url"] == "http://milvus.team.svc:19530"
 
 
+def test_what_names_the_namespace_follows_it(cli: Cli, tmp_path: Path) -> None:
+    """Queues and peers that choose by a namespace's name, the subjects of rights, what Prometheus looks through."""
+    things = rendered(cli, "--overlay", "onprem", "--with", "kueue", "--with", "monitoring", "--namespace", "team")
+    (queue,) = [thing for thing in things if thing["kind"] == "ClusterQueue"]
+    assert queue["spec"]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "team"}
+    assert queue["metadata"]["name"] == "anchorage-ingestion"
+    subjects = [each for thing in things if thing["kind"] == "RoleBinding" for each in thing["subjects"]]
+    assert {each["namespace"] for each in subjects} == {"team"}
+    own = """
+    - {apiVersion: monitoring.coreos.com/v1, kind: PodMonitor, metadata: {name: mine},
+       spec: {namespaceSelector: {matchNames: [anchorage, other]}}}
+    - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: mine}, spec: {ingress: [{from: [
+       {namespaceSelector: {matchExpressions: [
+         {key: kubernetes.io/metadata.name, operator: In, values: [other, anchorage]},
+         {key: team, operator: In, values: [anchorage]}]}}]}]}}
+    """
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump_all(yaml.safe_load(own)))
+    (tmp_path / "kustomization.yaml").write_text("resources: [mine.yaml]\n")
+    mine = {thing["kind"]: thing for thing in rendered(cli, "--overlay", str(tmp_path), "--namespace", "team")}
+    assert mine["PodMonitor"]["spec"]["namespaceSelector"]["matchNames"] == ["team", "other"]
+    (peer,) = mine["NetworkPolicy"]["spec"]["ingress"][0]["from"]
+    named, labelled = peer["namespaceSelector"]["matchExpressions"]
+    assert (named["values"], labelled["values"]) == (["other", "team"], ["anchorage"])
+
+
 def test_a_missing_kubectl_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """With where it comes from."""
     monkeypatch.setenv("PATH", "/nowhere")
