@@ -94,6 +94,11 @@ def test_nothing_is_stopped_before_its_longest_answer_is_over() -> None:
         assert drain_s + sleep_s < pod.spec["terminationGracePeriodSeconds"] == pod_grace_s(SECONDS)
 
 
+def test_a_ray_pod_that_ends_is_made_anew() -> None:
+    """By the operator, who knows of it: Ray's autoscaler counts pods, and takes those of no other policy away late."""
+    assert {pod.spec.get("restartPolicy") for pod in _ray(rendered(EKS))} == {"Never"}
+
+
 def test_clients_reach_the_cpu_pods_alone() -> None:
     """The Service asks for a port by its name, which GPU pods do not have; the head is left out by KubeRay."""
     service = _service(rendered(EKS))
