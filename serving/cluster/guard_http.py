@@ -12,12 +12,17 @@ from serving.cluster.guard_metrics import METRICS_TYPE
 from serving.cluster.guard_watch import Guard
 from serving.errors import ConfigurationError
 
+#: Who says or takes nothing for so long is hung up on: each client holds a thread.
+_STALLED_S = 10.0
+
 
 @contextmanager
-def serving(guard: Guard, host: str, port: int) -> Iterator[int]:
+def serving(guard: Guard, host: str, port: int, *, stalled_s: float = _STALLED_S) -> Iterator[int]:
     """The port. Raises ConfigurationError for one that is taken."""
 
     class Requests(BaseHTTPRequestHandler):
+        timeout = stalled_s
+
         def do_GET(self) -> None:
             status, kind, body = _answer(guard, self.path.partition("?")[0])
             self.send_response(status)

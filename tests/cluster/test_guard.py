@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -185,6 +186,18 @@ def test_it_is_alive_before_it_knows(server: Server, ask: Ask) -> None:
     server.faults = [Fault("pods", status=503, times=-1)]
     assert ask("/healthz").status_code == 200
     assert ask("/nothing").status_code == 404
+
+
+def test_who_stalls_is_hung_up_on(kubeconfig: Path) -> None:
+    """Half a request and then nothing, or no request at all: each holds a thread; others are answered meanwhile."""
+    guard = Guard(connect(str(kubeconfig)), "anchorage", print)
+    with serving(guard, "127.0.0.1", 0, stalled_s=0.2) as port:
+        stalled = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(2)]
+        stalled[0].sendall(b"GET /metrics HTTP/1.1\r\nHost:")
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        for client in stalled:
+            with client:
+                assert client.recv(1) == b""
 
 
 def test_other_pods_are_none_of_its_business(server: Server, ask: Ask) -> None:
