@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from ray.exceptions import RayError
+import ray
+from ray.exceptions import GetTimeoutError, RayError
 from ray.serve.context import _get_global_client
 
 from serving.deployments.guarded import Guard
@@ -21,6 +22,8 @@ _STEADY_S, _STARTING_S = 1.0, 0.25
 _SERVING = frozenset(("RUNNING", "PENDING_MIGRATION"))
 #: A replica that said something within this time is there, whatever Serve knows of it.
 _SILENCE_S = 5.0
+#: A controller that has not answered by then is as one that is away.
+_ANSWER_S = 5.0
 
 
 class Watch:
@@ -42,8 +45,10 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns after the first look."""
-        await self._look()
+        """Returns after the first look: before it, nothing is known that could stand."""
+        while not self._looked_at:
+            with suppress(GetTimeoutError):
+                await self._look()
         self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
@@ -83,7 +88,7 @@ class Watch:
                 async with asyncio.timeout(_STEADY_S if self._stage in (READY, ASLEEP) else _STARTING_S):
                     await self._look_now.wait()
             self._look_now.clear()
-            # A controller that is being replaced does not answer for a moment: what we knew stands.
+            # A controller that is being replaced, or hangs, does not answer for a moment: what we knew stands.
             with suppress(RayError):
                 await self._look()
 
@@ -124,5 +129,8 @@ def stage_of(replicas: list[Mapping[str, Any]], before: str = ASLEEP) -> str:
 
 
 def _serve_details() -> dict[str, Any]:
-    details: dict[str, Any] = _get_global_client().get_serve_details()
+    """Raises RayError: GetTimeoutError when there is no answer."""
+    # The client's own `get_serve_details`, with a limit: a thread that hangs could not be ended.
+    asked = _get_global_client()._controller.get_serve_instance_details.remote()
+    details: dict[str, Any] = ray.get(asked, timeout=_ANSWER_S)
     return details

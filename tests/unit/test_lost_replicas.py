@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from ray.exceptions import GetTimeoutError
 
 from serving.deployments import watch as watching
 from serving.deployments.watch import Watch
@@ -91,3 +93,38 @@ async def test_a_change_of_the_application_is_no_loss(
     await until(looked, 10, every_s=0.02)
     assert watch.readiness.ready
     assert not watch.has_lost("a", heard)
+
+
+async def test_a_controller_that_hangs_is_as_one_that_is_away(
+    watch: Watch, listed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question has an end, and the next one is asked; what was known stands, a start waits for its first."""
+    asked: list[float] = []
+    answer = watching._serve_details
+
+    def hangs() -> dict[str, Any]:
+        asked.append(time.monotonic())
+        raise GetTimeoutError("no answer")
+
+    heard = time.monotonic()
+    monkeypatch.setattr(watching, "_serve_details", hangs)
+    listed.remove("a")
+
+    def asked_again() -> bool:
+        watch.doubt()
+        return len([at for at in asked if at > heard + 0.1]) > 1
+
+    await until(asked_again, 10, every_s=0.02)
+    assert watch.readiness.ready
+    assert not watch.has_lost("a", heard)
+    late = Watch("app", "Llm", 1.0)
+    starting = asyncio.create_task(late.start())
+    before = len(asked)
+    await until(lambda: len(asked) > before + 3, 10, every_s=0.02)
+    assert not starting.done()
+    monkeypatch.setattr(watching, "_serve_details", answer)
+    await starting
+    assert late.readiness.ready
+    await late.close()
+    await look_again(watch, heard)
+    assert watch.has_lost("a", heard)
