@@ -77,7 +77,7 @@ def faults(rendered: Rendered) -> list[str]:
     found += [f"{fault} (port {', '.join(map(str, numbers))})" for fault, numbers in told.items()]
     for name, (labels, address, port) in OUTSIDE.items():
         for source in _with(pods, labels):
-            if not any(_leaves(rule, address, port) for rule in _rules(source, policies, "Egress")):
+            if not leaves_to(source, rendered, address, port):
                 found.append(f"{source.where}: {name} cannot reach {address}:{port}: open it in a NetworkPolicy")
     found += [f"{pod.where}: cannot ask DNS: open port 53" for pod in pods if not _resolves(pod, policies)]
     return list(dict.fromkeys(found))
@@ -154,6 +154,11 @@ def _port(rule: Mapping[str, Any], port: int, target: PodTemplate | None) -> boo
         if isinstance(number, int) and number <= port <= one.get("endPort", number):
             return True
     return False
+
+
+def leaves_to(pod: PodTemplate, rendered: Rendered, address: str, port: int) -> bool:
+    """Whether it may reach an address outside of the cluster."""
+    return any(_leaves(rule, address, port) for rule in _rules(pod, rendered.of("NetworkPolicy"), "Egress"))
 
 
 def _leaves(rule: Mapping[str, Any], address: str, port: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from serving.settings import ApiSettings
 from tests.api.conftest import Stage, Staging, catalog, stage, staged
 from tests.manifests.documents import Document, Rendered
+from tests.manifests.flows import leaves_to
 from tests.manifests.rendering import Offer, kustomize, parsed, rendered
 
 __all__ = ["Staging", "catalog", "stage", "staged"]
@@ -152,6 +154,46 @@ def test_no_policy_opens_the_clouds_metadata_service() -> None:
                     raise AssertionError(policy["metadata"]["name"])
                 if block.get("cidr") == "0.0.0.0/0" and "api-server" not in policy["metadata"]["name"]:
                     assert "169.254.0.0/16" in block["except"], policy["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "opened"),
+    [
+        ("local", set()),
+        ("eks", {("169.254.170.23", 80)}),
+        ("gke", {("169.254.169.254", 80), ("169.254.169.252", 988)}),
+        ("aks", set()),
+        ("onprem", set()),
+    ],
+)
+def test_only_what_hands_out_a_pods_own_identity_is_open(overlay: str, opened: set[tuple[str, int]]) -> None:
+    """For the pods that read buckets and no others, and on EKS never what has the node's credentials."""
+    given = rendered(Offer(overlay))
+    every = {("169.254.170.23", 80), ("169.254.169.254", 80), ("169.254.169.252", 988), ("169.254.170.2", 80)}
+    for pod in given.pods():
+        reads = pod.labels.get("app.kubernetes.io/component") == "ingestion" or pod.labels.get("ray.io/group") == "gpu"
+        assert {each for each in every if leaves_to(pod, given, *each)} == (opened if reads else set()), pod.where
+
+
+@pytest.mark.parametrize(
+    ("overlay", "key"),
+    [
+        ("eks", "eks.amazonaws.com/role-arn"),
+        ("gke", "iam.gke.io/gcp-service-account"),
+        ("aks", "azure.workload.identity/client-id"),
+    ],
+)
+def test_the_identity_that_an_overlay_shows_works(overlay: str, key: str, tmp_path: Path) -> None:
+    """Its lines, when they are no comment any more, give the account of ingestion its annotation."""
+    shutil.copytree(MANIFESTS, tmp_path / "manifests", ignore=shutil.ignore_patterns("images", "infrastructure"))
+    path = tmp_path / "manifests" / "overlays" / overlay / "kustomization.yaml"
+    path.write_text(re.sub(r"(?m)^  #(- |  )", r"  \1", path.read_text()))
+    given = Rendered(overlay, tuple(parsed(kustomize(path.parent.resolve()))))
+    assert key in one(given, "ServiceAccount", "anchorage-ingestion")["metadata"]["annotations"]
+    pods = [pod for pod in given.pods() if pod.spec.get("serviceAccountName") == "anchorage-ingestion"]
+    assert len(pods) == 3
+    wanted = overlay == "aks"
+    assert all((pod.labels.get("azure.workload.identity/use") == "true") is wanted for pod in pods)
 
 
 def shown(readme: Path) -> list[Any]:

@@ -106,8 +106,19 @@ def test_pod_templates_are_pods(name: str) -> None:
         assert container["image"] in IMAGES, "manifests/versions says which image it is"
     assert pod["spec"]["priorityClassName"] == "anchorage-ingestion"
     assert set(pod["metadata"]["labels"]) >= COST
-    # The head's autoscaler and the dispatcher talk to the API server, others do not.
-    assert pod["spec"].get("automountServiceAccountToken") is (None if name in ("head", "dispatch") else False)
+    # The head's autoscaler and the dispatcher talk to the API server, others do not. (The dispatcher's account mounts.)
+    mounted = {"head": True, "dispatch": None}.get(name, False)
+    assert pod["spec"].get("automountServiceAccountToken") is mounted
+
+
+@pytest.mark.parametrize("name", RAY_PODS)
+def test_sources_are_read_by_an_account_of_our_own(name: str) -> None:
+    """Every pod of a run has one that a cloud can know, without rights of itself, and keys where somebody made them."""
+    account = FILES["serviceaccount-ingestion"]
+    assert account["automountServiceAccountToken"] is False
+    assert RAY_PODS[name]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+    (container,) = RAY_PODS[name]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "anchorage-sources", "optional": True}}]
 
 
 def test_the_checks_of_pods_can_fail() -> None:
