@@ -24,6 +24,7 @@ def faults(rendered: Rendered) -> list[str]:
     if "onprem" not in rendered.name or "cluster-autoscaler" in rendered.name:  # else the nodes are there already
         found += [f"{pod.where}: {fault}" for pod in pods for fault in _from_zero(pod)]
     found += [f"{pod.where}: {fault}" for pod in pods for fault in _placed(pod, pools)] if pools else []
+    found += _together(pods)
     for pool in pools:
         found += [f"{title(pool)}: {fault}" for fault in _pool(pool, rendered)]
     return found
@@ -92,6 +93,22 @@ def _head(pod: PodTemplate) -> Iterator[str]:
             yield f'metadata.annotations: {key} must be "{value}": the head is a single point'
 
 
+def _most(document: Document, users: list[PodTemplate]) -> float:
+    """GPUs at most. A RayService that is upgraded by a second cluster has two of them meanwhile."""
+    strategy = (document["spec"].get("upgradeStrategy") or {}).get("type")
+    clusters = 2 if document["kind"] == "RayService" and strategy == "NewCluster" else 1
+    return clusters * sum(pod.gpus * pod.group.get("maxReplicas", 0) for pod in users if pod.document is document)
+
+
+def _together(pods: list[PodTemplate]) -> Iterator[str]:
+    """Whatever asks for a GPU goes to the same nodes: those that the limits and labels of this set are about."""
+    wanted = {pod.where: dict(pod.spec.get("nodeSelector") or {}) for pod in pods if pod.gpus}
+    first = next(iter(wanted.values()), {})
+    for where, selector in wanted.items():
+        if selector != first:
+            yield f"{where}: spec.nodeSelector: {selector}, where others that ask for a GPU have {first}"
+
+
 def _placed(pod: PodTemplate, pools: list[Document]) -> Iterator[str]:
     """Where a set has node pools, one of them takes the pod."""
     if pod.spec.get("resourceClaims") and pod.gpus:
@@ -138,10 +155,10 @@ def _pool(pool: Document, rendered: Rendered) -> Iterator[str]:
     if limit is None:
         yield f"spec.limits: {GPU} is missing: it is the cap on cost"
         return
-    for document in rendered.of("RayService", "RayJob"):
-        most = sum(pod.gpus * pod.group.get("maxReplicas", 0) for pod in users if pod.document is document)
-        if most > limit:
-            yield f"spec.limits: {GPU} {limit}: {title(document)} may ask for {most:g}: pods would stay pending"
+    asked = {title(one): _most(one, users) for one in rendered.of("RayService", "RayJob")}
+    if sum(asked.values()) > limit:
+        said = ", ".join(f"{name} may ask for {most:g}" for name, most in asked.items() if most)
+        yield f"spec.limits: {GPU} {limit}: {said} (two clusters in an upgrade): pods would stay pending"
     policy = spec["disruption"].get("consolidationPolicy", "WhenEmptyOrUnderutilized")
     if policy != "WhenEmpty":
         yield f"spec.disruption.consolidationPolicy: {policy} moves a GPU pod that serves: WhenEmpty"

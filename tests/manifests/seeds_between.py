@@ -153,7 +153,7 @@ NODES = [
         lambda s: put(_pool(s), "template.spec.taints.0", {"key": "gpu", "value": "yes", "effect": "NoSchedule"}),
         "no pod of this set tolerates gpu",
     ),
-    Seed("crossing", "limit", lambda s: put(_pool(s), "limits.nvidia~com/gpu", "1"), "may ask for 4"),
+    Seed("crossing", "limit", lambda s: put(_pool(s), "limits.nvidia~com/gpu", "11"), "may ask for 4.* may ask for 8"),
     Seed("crossing", "no-limit", lambda s: _pool(s).update(limits={"cpu": "10"}), "it is the cap on cost"),
     Seed(
         "crossing",
@@ -162,6 +162,7 @@ NODES = [
         "moves a GPU pod that serves",
     ),
     Seed("crossing", "node-selector", at(f"{GPU}.template.spec.nodeSelector", {"pool": "x"}), "no NodePool that it"),
+    Seed("crossing", "apart", lambda s: _embed(s).pop("nodeSelector"), "where others that ask for a GPU have"),
     Seed("crossing", "claim-unseen", lambda s: s.group("gpu").pop("resources"), "Ray does not see what a claim", DRA),
     Seed(
         "crossing",
@@ -230,6 +231,10 @@ def _serving_budget(given: Set) -> Any:
 
 def _pool(given: Set) -> Any:
     return given.one("NodePool", "anchorage-gpu")["spec"]
+
+
+def _embed(given: Set) -> Any:
+    return given.one("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]["template"]["spec"]
 
 
 def _claims(given: Set) -> None:

@@ -163,13 +163,15 @@ def test_a_model_that_loads_holds_its_node() -> None:
 
 
 def test_gpu_limits_hold_an_upgrade() -> None:
-    """As many pods as replicas, and a node limit for two clusters of them."""
+    """As many pods as replicas, and a node limit for two clusters of them and a run of ingestion."""
     service, pool = _service(rendered(EKS)), rendered(EKS).named("NodePool", "anchorage-gpu")
     assert pool
     group = next(group for group in _groups(service) if group["groupName"] == "gpu")
     assert _llm(service)["max_replicas"] == group["maxReplicas"]
     assert group["minReplicas"] == _llm(service)["min_replicas"] == 0
-    assert int(pool["spec"]["limits"]["nvidia.com/gpu"]) == 2 * group["maxReplicas"]
+    (job,) = rendered(EKS).of("RayJob")
+    embed = next(one for one in job["spec"]["rayClusterSpec"]["workerGroupSpecs"] if one["groupName"] == "embed")
+    assert int(pool["spec"]["limits"]["nvidia.com/gpu"]) == 2 * group["maxReplicas"] + embed["maxReplicas"]
 
 
 def test_a_laptop_needs_no_gpu() -> None:
