@@ -261,7 +261,7 @@ class _Run:
         from serving.cluster.destroy import delete, find
 
         found = find(self._cluster, self._kinds, self._namespace)
-        stale = leftovers(self._things, [who for who, _ in found.things])
+        stale = leftovers(self._things, [who for who, _ in found.things if who not in found.shared])
         if prune:
             for who, reason in delete(self._cluster, found, stale):
                 self._console.print(Text(f"  deleted   {who}  {reason}"))

@@ -13,7 +13,7 @@ from rich.text import Text
 from serving.cli_cluster import DEFAULT_NAMESPACE, Context, Kubeconfig, Namespace, Timeout, Yes, namespace_name
 
 if TYPE_CHECKING:
-    from serving.cluster.destroy import Terminating
+    from serving.cluster.destroy import Found, Terminating
     from serving.cluster.objects import Identity
 
 Data = Annotated[bool, typer.Option("--data", help="Volumes and Secrets, too: all that was ingested is lost.")]
@@ -33,7 +33,8 @@ def destroy(
 ) -> None:
     """Delete what `anchorage deploy` applied in a namespace. Volumes and Secrets stay, unless --data is given.
 
-    What somebody else made is left alone, and so is a namespace that was there before.
+    What somebody else made is left alone, and so is a namespace that was there before. What is cluster-wide stays
+    while a deployment in another namespace uses it.
 
     Exit codes: 0 it is gone; 1 something could not be deleted, or is still there when the time is over.
     """
@@ -48,12 +49,14 @@ def destroy(
     kinds = Kinds(cluster)
     found = find(cluster, kinds, namespace)
     wanted = to_delete(found, data=data, keep_namespace=not data and holds_data(cluster, namespace))
-    kept = [who for who, _ in found.things if who not in wanted]
+    kept = [who for who, _ in found.things if who not in wanted and who not in found.shared]
     if found.hidden:
         console.print(Text(f"  ! You may not list {', '.join(found.hidden)}: what there is of them stays.", "yellow"))
     if kinds.silent:
         silent = f"{', '.join(kinds.silent)} did not answer: what there is of it stays. Run the same command again."
         console.print(Text(f"  ! {silent}", "yellow"))
+    if found.shared:
+        console.print(_shared(found))
     if not wanted:
         console.print(f"There is nothing of ours in {namespace}." + (f" {_kept(kept)}" if kept else ""))
         raise typer.Exit(1 if kinds.silent else 0)
@@ -85,6 +88,19 @@ def destroy(
 def _still(console: Console, left: Sequence[Terminating]) -> None:
     if left:
         console.print(Text(f"  {len(left)} still there: {left[0].who}: {left[0].reason}", "dim"))
+
+
+def _shared(found: Found) -> Text:
+    from serving.cluster.destroy import command
+
+    names = ", ".join(map(str, found.shared))
+    if found.others:
+        return Text(f"  ! {names}: kept: still used by {', '.join(found.others)}.", "yellow")
+    return Text(
+        f"  ! {names}: kept: whether another deployment uses them could not be seen ({found.unseen}). "
+        f"If none does: {command(found.shared)}",
+        "yellow",
+    )
 
 
 def _kept(kept: Sequence[Identity]) -> Text:

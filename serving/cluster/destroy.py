@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from serving.cluster.connection import Cluster, Json
 from serving.cluster.kinds import Kind, Kinds
+from serving.cluster.neighbours import RAY_GROUP, RAY_SERVICE, living
 from serving.cluster.objects import INSTANCE, MANAGED_BY, MANAGER, PART_OF, Identity, identity, in_order, is_ours
 from serving.errors import AnchorageError, ClusterRefused, NotFound
 
@@ -21,11 +22,23 @@ _LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of a deployment. `hidden`: kinds that this user may not list."""
+    """What there is of a deployment. `hidden`: kinds that this user may not list.
+
+    `others`: namespaces with another deployment of ours; `unseen`: why they could not be looked for, or empty.
+    """
 
     things: list[tuple[Identity, Json]]
     paths: dict[Identity, str]
     hidden: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    unseen: str = ""
+
+    @property
+    def shared(self) -> list[Identity]:
+        """What is cluster-wide, and is or may be used by another deployment."""
+        if not self.others and not self.unseen:
+            return []
+        return [who for who, _ in self.things if not who.namespace and who.kind != "Namespace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +50,19 @@ class Terminating:
 
 
 def find(cluster: Cluster, kinds: Kinds, namespace: str) -> Found:
-    """Everything that we applied for the deployment in `namespace`, itself included. Raises as Cluster."""
+    """Everything that we applied for the deployment in `namespace`, itself included. Raises as Cluster.
+
+    Where there is no other deployment, what earlier ones left cluster-wide for others is part of it.
+    """
     things: list[tuple[Identity, Json]] = []
     paths: dict[Identity, str] = {}
     hidden: list[str] = []
-    for kind in kinds.removable():
-        selector = f"{_SELECTOR},{INSTANCE}={namespace}"
+    known = list(kinds.removable())
+    others, unseen = _others(cluster, kinds, known, namespace)
+    for kind in known:
+        wide = not kind.namespaced and kind.kind != "Namespace"
+        inherits = wide and not others and not unseen
+        selector = _SELECTOR if inherits else f"{_SELECTOR},{INSTANCE}={namespace}"
         try:
             listed = cluster.items(kind.path(namespace), {"labelSelector": selector})
         except ClusterRefused:
@@ -52,11 +72,24 @@ def find(cluster: Cluster, kinds: Kinds, namespace: str) -> Found:
             continue
         for thing in listed:
             whole = {**thing, "apiVersion": kind.api_version, "kind": kind.kind}
-            if _mine(whole, namespace, kind):
+            instance = thing["metadata"]["labels"].get(INSTANCE, "") if inherits else namespace
+            if _mine(whole, instance, kind):
                 who = identity(whole)
                 things.append((who, whole))
                 paths[who] = kind.path(who.namespace, who.name)
-    return Found(things, paths, tuple(hidden))
+    return Found(things, paths, tuple(hidden), others, unseen)
+
+
+def _others(cluster: Cluster, kinds: Kinds, known: Sequence[Kind], namespace: str) -> tuple[tuple[str, ...], str]:
+    """Namespaces with another deployment, and why they could not be seen. Raises ClusterUnavailable."""
+    ray_service = next((kind for kind in known if (kind.group, kind.kind) == (RAY_GROUP, RAY_SERVICE)), None)
+    silent = [each for each in kinds.silent if each.startswith(f"{RAY_GROUP}/")]
+    if silent:
+        return (), f"{silent[0]} did not answer"
+    try:
+        return tuple(sorted(living(cluster, ray_service) - {namespace})), ""
+    except (ClusterRefused, NotFound) as refused:
+        return (), str(refused).rstrip(".")
 
 
 def _mine(thing: Json, namespace: str, kind: Kind) -> bool:
@@ -82,11 +115,21 @@ def holds_data(cluster: Cluster, namespace: str) -> bool:
 
 
 def to_delete(found: Found, *, data: bool, keep_namespace: bool) -> list[Identity]:
-    """In the order of deletion. Without `data`, volumes and Secrets stay; `keep_namespace`: so does what holds them."""
+    """In the order of deletion. What others use stays; without `data`, so do volumes and Secrets, and with
+    `keep_namespace` what holds them.
+    """
     by_identity = dict(found.things)
     ordered = [identity(thing) for thing in reversed(in_order(by_identity.values()))]
-    kept = () if data else DATA
-    return [who for who in ordered if who.kind not in kept and not (who.kind == "Namespace" and keep_namespace)]
+    kept = (*(() if data else DATA), *(("Namespace",) if keep_namespace else ()))
+    shared = frozenset(found.shared)
+    return [who for who in ordered if who.kind not in kept and who not in shared]
+
+
+def command(wanted: Sequence[Identity]) -> str:
+    """That deletes what is cluster-wide, for a person to copy."""
+    return " ".join(
+        ["kubectl delete", *(f"{who.kind.lower()}{f'.{who.group}' if who.group else ''}/{who.name}" for who in wanted)]
+    )
 
 
 def in_phases(wanted: Sequence[Identity]) -> list[list[Identity]]:

@@ -141,3 +141,61 @@ def test_rights_that_are_missing_are_told(server: Server, cli: Cli) -> None:
     assert 'cannot delete resource "statefulsets"' in done.text
     assert server.find("StatefulSet", "postgres") is not None
     assert server.find("RayService", "anchorage") is None
+
+
+def wide(server: Server) -> set[str]:
+    """What is cluster-wide."""
+    return {f"{kind}/{name}" for kind, namespace, name in server.objects if not namespace and kind != "Namespace"}
+
+
+EKS = ("deploy", "--overlay", "eks", "--with", "kueue", "--no-wait")
+
+
+def test_what_another_deployment_uses_stays_until_it_goes(server: Server, cli: Cli) -> None:
+    """The first one's end leaves priorities, queues and node pools to the second; the second one's takes them away."""
+    assert cli(*EKS).code == 0
+    assert cli(*EKS, "--namespace", "second").code == 0
+    before = wide(server)
+    assert {"NodePool/anchorage-gpu", "PriorityClass/anchorage-serving", "ClusterQueue/anchorage-ingestion"} <= before
+    done = cli(*DESTROY)
+    assert done.code == 0, done.text
+    assert "kept: still used by second." in done.text
+    assert wide(server) == before
+    assert server.find("RayService", "anchorage") is None
+    # Neither does a deployment without them, told to take away what it lacks.
+    assert cli("deploy", "--overlay", "local", "--no-wait", "--prune").code == 0
+    assert wide(server) == before
+    assert cli(*DESTROY).code == 0
+    done = cli(*DESTROY, "--namespace", "second")
+    assert done.code == 0, done.text
+    assert "still used" not in done.text
+    assert wide(server) == set()
+
+
+def test_others_that_cannot_be_seen_are_taken_to_be_there(server: Server, cli: Cli) -> None:
+    """What they may use stays, and is told with the command that deletes it."""
+    assert cli(*EKS).code == 0
+    before = wide(server)
+    server.denied = {("list", "rayservices", "")}
+    done = cli(*DESTROY)
+    assert done.code == 0, done.text
+    assert "cannot list resource" in done.text
+    assert "If none does: kubectl delete " in done.text
+    assert "nodepool.karpenter.sh/anchorage-gpu" in done.text
+    assert wide(server) == before
+    server.denied = set()
+    assert cli(*DESTROY).code == 0
+    assert wide(server) == set()
+
+
+def test_without_kuberay_other_deployments_are_known_by_their_services(server: Server, cli: Cli) -> None:
+    """Somebody who took the operator away first still finds what is left of each."""
+    assert cli(*DEPLOY).code == 0
+    assert cli(*DEPLOY, "--namespace", "second").code == 0
+    for kind in [kind for kind, (version, _, _) in server.kinds.items() if version == "ray.io/v1"]:
+        del server.kinds[kind]
+    for key in [key for key in server.objects if key[0].startswith("Ray")]:
+        server.drop(key)
+    assert "kept: still used by second." in cli(*DESTROY).text
+    assert cli(*DESTROY, "--namespace", "second").code == 0
+    assert wide(server) == set()
