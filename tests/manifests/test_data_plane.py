@@ -152,3 +152,26 @@ def test_stores_elsewhere_are_reached_by_their_ports() -> None:
     given = rendered(PLAIN)
     here = {port["port"] for name in ("milvus", "postgres") for port in one(given, "Service", name)["spec"]["ports"]}
     assert {port["port"] for port in rule["ports"]} == here
+
+
+@pytest.mark.parametrize("offer", [Offer("eks"), STANDALONE], ids=str)
+def test_no_password_is_an_argument(offer: Offer) -> None:
+    """Kubernetes would put the value where every process of the node reads it."""
+    for pod in rendered(offer).pods():
+        for each in pod.spec["containers"]:
+            secrets = {
+                name
+                for name, value in environment({"env": each.get("env") or []}).items()
+                if "secretKeyRef" in str(value)
+            }
+            told = set(re.findall(r"\$\((\w+)\)", " ".join([*each.get("command", ()), *each.get("args", ())])))
+            assert not secrets & told, pod.where
+
+
+def test_what_keeps_data_keeps_it_when_it_is_deleted() -> None:
+    """Redis, PostgreSQL, Milvus and the object store: their volumes stay, whatever goes."""
+    found = [*rendered(Offer("eks")).of("StatefulSet"), *rendered(STANDALONE).of("StatefulSet")]
+    assert {one["metadata"]["name"] for one in found} >= {"redis", "postgres", "milvus", "object-storage"}
+    for each in found:
+        kept = each["spec"]["persistentVolumeClaimRetentionPolicy"]
+        assert kept == {"whenDeleted": "Retain", "whenScaled": "Retain"}, each["metadata"]["name"]
