@@ -97,5 +97,6 @@ $(BIN)/python:
 image image-gpu:
 	@if [ -z "$(ENGINE)" ]; then \
 		echo "An image needs docker, podman or buildah, and none of them is here. Name another: make $@ ENGINE=..." >&2; exit 1; fi
-	$(ENGINE) build -f manifests/images/Dockerfile --target $(if $(findstring gpu,$@),gpu,cpu) \
+	@# Docker's builder before BuildKit does not know Dockerfile.dockerignore: it would send all that lies here.
+	DOCKER_BUILDKIT=1 $(ENGINE) build -f manifests/images/Dockerfile --target $(if $(findstring gpu,$@),gpu,cpu) \
 		-t anchorage-$(if $(findstring gpu,$@),gpu,cpu):$(TAG) .
