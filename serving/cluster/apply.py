@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from serving.cluster.connection import Cluster, Json, Query
 from serving.cluster.kinds import Kinds
+from serving.cluster.neighbours import RAY_SERVICE, RAY_VERSION, living
 from serving.cluster.objects import INSTANCE, MANAGED_BY, MANAGER, Identity, content, identity, in_order
 from serving.errors import AnchorageError, ClusterRefused, ClusterUnavailable, FieldConflict, NotFound
 
@@ -25,6 +28,7 @@ class Applied:
     """What became of one object. `kept`: not ours, and left as it is; `unknown`: a dry run could not ask.
 
     `reason` is fit for a person; `warnings` are the server's. `conflict`: force would take the fields over.
+    `owner`: the namespace of the deployment that it is kept for.
     """
 
     who: Identity
@@ -32,11 +36,12 @@ class Applied:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     conflict: bool = False
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """How: `dry_run` asks the server what would happen; `force` takes fields over that others set."""
+    """How: `dry_run` asks the server what would happen; `force` takes over what others set, and what is theirs."""
 
     dry_run: bool = False
     force: bool = False
@@ -48,6 +53,7 @@ def apply(cluster: Cluster, kinds: Kinds, things: Sequence[Json], how: Applying)
     Raises ClusterUnavailable (applying again goes on from there).
     """
     lacking: set[str] = set()
+    lives = functools.cache(lambda namespace: _lives(cluster, kinds, namespace))
     for thing in in_order(things):
         who = identity(thing)
         if who.namespace in lacking:
@@ -55,7 +61,11 @@ def apply(cluster: Cluster, kinds: Kinds, things: Sequence[Json], how: Applying)
             continue
         try:
             done = (
-                _one(cluster, kinds, thing, how) if who.kind != "Namespace" else _namespace(cluster, kinds, thing, how)
+                _namespace(cluster, kinds, thing, how)
+                if who.kind == "Namespace"
+                else _cluster_wide(cluster, kinds, thing, how, lives)
+                if not who.namespace
+                else _one(cluster, kinds, thing, how)
             )
         except ClusterUnavailable:
             raise
@@ -83,15 +93,43 @@ def _namespace(cluster: Cluster, kinds: Kinds, thing: Json, how: Applying) -> Ap
     return _one(cluster, kinds, thing, how)
 
 
+def _cluster_wide(cluster: Cluster, kinds: Kinds, thing: Json, how: Applying, lives: Callable[[str], bool]) -> Applied:
+    """It belongs to the deployment that made it, while that lives; others use it as it is."""
+    live = cluster.find(kinds.path(identity(thing)))
+    owner = _owner(live) if live is not None else ""
+    if live is None or how.force or owner in ("", _labels(thing).get(INSTANCE)) or not lives(owner):
+        return _one(cluster, kinds, thing, how)
+    who, theirs = identity(thing), {**_labels(thing), INSTANCE: owner}
+    same = False
+    with suppress(ClusterRefused, NotFound):  # what cannot be tried would be a change, as far as anybody knows
+        wanted = {**thing, "metadata": {**thing["metadata"], "labels": theirs}}
+        answer = cluster.apply(kinds.path(who), wanted, {**_query(how), "dryRun": "All"})
+        same = content(live) == content(answer.body)
+    if same:
+        return Applied(who, "unchanged")
+    reason = f"belongs to {owner}, and is not as this deployment wants it: --force-conflicts takes it over."
+    return Applied(who, "kept", reason, owner=owner)
+
+
+def _lives(cluster: Cluster, kinds: Kinds, namespace: str) -> bool:
+    """Whether a deployment is there; yes, too, where it may not be looked at. Raises ClusterUnavailable."""
+    try:
+        return namespace in living(cluster, kinds.find(RAY_VERSION, RAY_SERVICE), namespace)
+    except ClusterRefused:
+        return True
+    except NotFound:
+        return False
+
+
+def _query(how: Applying) -> dict[str, str | int | bool]:
+    query: dict[str, str | int | bool] = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+    return query | ({"force": True} if how.force else {}) | ({"dryRun": "All"} if how.dry_run else {})
+
+
 def _one(cluster: Cluster, kinds: Kinds, thing: Json, how: Applying) -> Applied:
     who = identity(thing)
-    path = kinds.path(who)
+    path, query = kinds.path(who), _query(how)
     live = cluster.find(path)
-    if live is not None and not who.namespace:
-        thing = _shared(thing, live)
-    query: dict[str, str | int | bool] = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
-    query |= {"force": True} if how.force else {}
-    query |= {"dryRun": "All"} if how.dry_run else {}
     try:
         answer = cluster.apply(path, thing, query)
     except ClusterRefused as refused:
@@ -121,12 +159,9 @@ def _again(cluster: Cluster, path: str, thing: Json, query: Query, how: Applying
     return done
 
 
-def _shared(thing: Json, live: Json) -> Json:
-    """What is cluster-wide belongs to the deployment that made it; another one uses it."""
-    owner = _labels(live).get(INSTANCE) if _labels(live).get(MANAGED_BY) == MANAGER else None
-    if owner is None:
-        return thing
-    return {**thing, "metadata": {**thing["metadata"], "labels": {**_labels(thing), INSTANCE: owner}}}
+def _owner(live: Json) -> str:
+    """The namespace of the deployment that it belongs to; empty where it is none of ours."""
+    return str(_labels(live).get(INSTANCE) or "") if _labels(live).get(MANAGED_BY) == MANAGER else ""
 
 
 def _whose(conflict: FieldConflict) -> str:

@@ -25,6 +25,8 @@ def trial(
     found = [error(f"{each.who}: {each.reason}") for each in results if each.change == "failed"]
     told: dict[str, list[str]] = {}
     for each in results:
+        if each.owner:
+            told.setdefault(f"kept, {each.reason}", []).append(str(each.who))
         for text in each.warnings:
             told.setdefault(text, []).append(str(each.who))
     found += [warning(f"{', '.join(names[:3])}: {text}") for text, names in told.items()]

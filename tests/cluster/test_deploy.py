@@ -195,6 +195,34 @@ def test_two_deployments_share_what_is_cluster_wide(server: Server, cli: Cli) ->
     assert server.find("RayService", "anchorage", "second") is None
 
 
+def test_what_belongs_to_another_deployment_is_not_changed(server: Server, cli: Cli) -> None:
+    """Kept as its owner wants it, and told; --force-conflicts takes it over, and so does who comes after its end."""
+    kueue = (*LOCAL, "--with", "kueue", "--no-wait")
+
+    def selected() -> tuple[str, str]:
+        queue = server.objects["ClusterQueue", "", "anchorage-ingestion"]
+        chosen = queue["spec"]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        return chosen, queue["metadata"]["labels"]["app.kubernetes.io/instance"]
+
+    assert cli(*kueue).code == 0
+    done = cli(*kueue, "--namespace", "second", "--dry-run")
+    assert done.code == 0, done.text
+    assert "ClusterQueue/anchorage-ingestion: kept, belongs to anchorage" in done.text
+    server.denied = {("list", "rayservices", "anchorage")}
+    assert cli(*kueue, "--namespace", "second").code == 0
+    server.denied = set()
+    done = cli(*kueue, "--namespace", "second")
+    assert done.code == 0, done.text
+    assert "ClusterQueue/anchorage-ingestion: kept, belongs to anchorage" in done.text
+    assert "PriorityClass/anchorage-serving: kept" not in done.text
+    assert selected() == ("anchorage", "anchorage")
+    done = cli(*kueue, "--namespace", "second", "--force-conflicts")
+    assert (done.code, selected()) == (0, ("second", "second"))
+    server.drop(("RayService", "second", "anchorage"))
+    assert cli(*kueue).code == 0
+    assert selected() == ("anchorage", "anchorage")
+
+
 def test_secrets_of_an_overlay_are_applied_and_not_shown(cli: Cli, tmp_path: Path, server: Server) -> None:
     """Neither rendered nor in a server's complaint."""
     text = "apiVersion: v1\nkind: Secret\nmetadata: {name: mine}\nstringData: {password: correct-horse}\n"
