@@ -21,6 +21,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CRDS = Path(os.environ.get("ANCHORAGE_CRDS") or ROOT.parent / "shared" / "crds")
+#: Kinds of clouds, of which there is no CRD to have: what we use of them.
+OF_CLOUDS = Path(__file__).parent / "crds_of_clouds"
 Path_ = tuple[str | int, ...]
 #: Not JSON Schema's, or with another meaning there. `format` is checked for what Kubernetes checks of it: integers.
 _DROPPED = {"format", "description", "default", "nullable", "example", "externalDocs", "title"}
@@ -60,7 +62,7 @@ def definition(api_version: str, kind: str) -> Definition | None:
 
 def folders() -> list[Path]:
     """The files, one a kind."""
-    return sorted(CRDS.rglob("*.yaml"))
+    return sorted([*CRDS.rglob("*.yaml"), *OF_CLOUDS.glob("*.yaml")])
 
 
 @cache

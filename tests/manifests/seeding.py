@@ -13,6 +13,7 @@ from tests.manifests.rendering import Offer
 
 EKS = Offer("eks")
 EDGES = Offer("eks", ("gateway", "tls"))
+GOOGLE = Offer("gke", ("gateway", "gateway-gke", "tls"))
 MILVUS = Offer("eks", ("no-milvus", "object-storage", "milvus-operator-cluster"))
 DRA = Offer("gke", ("dra",))
 KUEUE = Offer("onprem", ("kueue",))

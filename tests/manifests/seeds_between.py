@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.manifests.seeding import CPU, DRA, EDGES, GPU, HEAD, KUEUE, MILVUS, OF_CPU, Seed, Set, at, put
+from tests.manifests.seeding import CPU, DRA, EDGES, GOOGLE, GPU, HEAD, KUEUE, MILVUS, OF_CPU, Seed, Set, at, put
 
 NAMES = [
     Seed("crossing", "head-token", at(f"{HEAD}.template.spec.automountServiceAccountToken", False), "leave it on"),
@@ -59,6 +59,28 @@ NAMES = [
 ]
 
 SELECTORS = [
+    Seed(
+        "crossing",
+        "google-timeouts",
+        lambda s: put(s.one("HTTPRoute", "anchorage"), "spec.rules.0.timeouts", {"request": "0s"}),
+        "GKE refuses the route",
+        GOOGLE,
+    ),
+    Seed("crossing", "google-redirect", lambda s: _redirect(s).pop("statusCode"), "by 301 and 302 alone", GOOGLE),
+    Seed(
+        "crossing",
+        "google-limit",
+        lambda s: s.documents.remove(s.one("GCPBackendPolicy")),
+        "answers end after 30 s",
+        GOOGLE,
+    ),
+    Seed(
+        "crossing",
+        "google-health",
+        lambda s: s.documents.remove(s.one("HealthCheckPolicy")),
+        "Google asks /",
+        GOOGLE,
+    ),
     Seed("crossing", "head-in-service", at("excludeHeadPodFromServeSvc", False), "the head holds no replica"),
     Seed(
         "crossing",
@@ -231,6 +253,10 @@ def _serving_budget(given: Set) -> Any:
 
 def _pool(given: Set) -> Any:
     return given.one("NodePool", "anchorage-gpu")["spec"]
+
+
+def _redirect(given: Set) -> Any:
+    return given.one("HTTPRoute", "anchorage-redirect")["spec"]["rules"][0]["filters"][0]["requestRedirect"]
 
 
 def _embed(given: Set) -> Any:

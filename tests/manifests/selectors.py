@@ -116,13 +116,30 @@ def _replicas(pod: PodTemplate) -> int | None:
 
 
 def _route(document: Document, rendered: Rendered) -> Iterator[str]:
+    google = any(one["spec"]["gatewayClassName"].startswith("gke-") for one in rendered.of("Gateway"))
     for i, rule in enumerate(document["spec"].get("rules") or ()):
         limit = (rule.get("timeouts") or {}).get("request")
-        if rule.get("backendRefs") and limit != "0s":
+        if google:
+            yield from (f"spec.rules.{i}{fault}" for fault in _of_google(rule, rendered))
+        elif rule.get("backendRefs") and limit != "0s":
             yield f"spec.rules.{i}.timeouts.request: {limit} may cut a stream: 0s (the Api has its own deadline)"
         for backend in rule.get("backendRefs") or ():
             if backend.get("kind", "Service") == "Service":
                 yield from _backend(rendered, f"spec.rules.{i}", backend["name"], backend.get("port"))
+
+
+def _of_google(rule: Mapping[str, Any], rendered: Rendered) -> Iterator[str]:
+    """GKE's controller refuses what its load balancer does not have, and cuts and asks what it is not told."""
+    if "timeouts" in rule:
+        yield ".timeouts: GKE refuses the route: the limits are in a GCPBackendPolicy"
+    for one in rule.get("filters") or ():
+        if (one.get("requestRedirect") or {}).get("statusCode") not in (301, 302):
+            yield ".filters: GKE redirects by 301 and 302 alone"
+    for kind, why in (("GCPBackendPolicy", "answers end after 30 s"), ("HealthCheckPolicy", "Google asks /")):
+        told = {one["spec"]["targetRef"]["name"] for one in rendered.of(kind)}
+        for backend in rule.get("backendRefs") or ():
+            if backend["name"] not in told:
+                yield f".backendRefs: the Service {backend['name']} has no {kind}: {why}"
 
 
 def _ingress(document: Document, rendered: Rendered) -> Iterator[str]:

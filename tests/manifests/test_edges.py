@@ -22,6 +22,7 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 POLICIES = MANIFESTS / "base" / "policies"
 GATEWAY = Offer("eks", ("gateway", "tls"))
 INGRESS = Offer("eks", ("ingress", "tls"))
+GOOGLE = Offer("gke", ("gateway", "gateway-gke", "tls"))
 #: What watches over the server is open without a key: not for everybody outside.
 INSIDE = {"/metrics"}
 
@@ -72,6 +73,20 @@ def test_an_answer_has_time_on_the_way() -> None:
     assert int(said["proxy-body-size"].removesuffix("m")) * 1024**2 >= api.max_upload_bytes
     assert (said["proxy-buffering"], said["proxy-request-buffering"]) == ("off", "off")
     assert said["proxy-next-upstream"] == "error", "a question that was read is not asked again"
+
+
+def test_google_is_told_what_a_route_cannot_say() -> None:
+    """How long an answer may take and a pod may drain, and how pods are asked for their health: as Kubernetes asks."""
+    given = rendered(GOOGLE)
+    policy = one(given, "GCPBackendPolicy", "anchorage")["spec"]
+    assert policy["default"]["timeoutSec"] > ApiSettings().deadline_s
+    assert policy["default"]["connectionDraining"]["drainingTimeoutSec"] > ApiSettings().deadline_s
+    health = one(given, "HealthCheckPolicy", "anchorage")["spec"]
+    (pod,) = [pod for pod in given.pods() if pod.labels.get("ray.io/group") == "cpu"]
+    probed = pod.spec["containers"][0]["readinessProbe"]["httpGet"]["path"]
+    assert health["default"]["config"]["httpHealthCheck"]["requestPath"] == probed
+    service = one(given, "RayService", "anchorage")["spec"]["serveService"]["metadata"]["name"]
+    assert {policy["targetRef"]["name"], health["targetRef"]["name"]} == {service}
 
 
 @pytest.mark.parametrize("offer", [GATEWAY, INGRESS], ids=str)
@@ -210,9 +225,18 @@ def shown(readme: Path) -> list[Any]:
             [],
             {"anchorage-api-server": "10.0.0.1/32", "anchorage-api-server-head": "10.0.0.1/32"},
         ),
+        (
+            MANIFESTS / "components" / "gateway" / "README.md",
+            ["components/gateway"],
+            {
+                "anchorage": "azure-alb-external",
+                "anchorage-redirect": "statusCode: 301",
+                "anchorage-gateway-clients": "10.225.0.0/24",
+            },
+        ),
         (MANIFESTS / "components" / "tls" / "README.md", ["components/tls"], {"anchorage": "rag.company.example"}),
     ],
-    ids=["policies", "tls"],
+    ids=["policies", "azure", "tls"],
 )
 def test_patches_that_are_told_work(
     readme: Path, components: list[str], changed: dict[str, str], tmp_path: Path
@@ -226,10 +250,10 @@ def test_patches_that_are_told_work(
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     documents = parsed(kustomize(tmp_path))
-    found = {
-        document["metadata"]["name"]: yaml.safe_dump(document["spec"])
-        for document in documents
-        if document["kind"] in ("NetworkPolicy", "Certificate")
-    }
+    found: dict[str, str] = {}
+    for document in documents:
+        if document["kind"] in ("NetworkPolicy", "Certificate", "Gateway", "HTTPRoute"):
+            name = document["metadata"]["name"]
+            found[name] = found.get(name, "") + yaml.safe_dump(document["spec"])
     for name, value in changed.items():
         assert value in found[name]
