@@ -50,6 +50,9 @@ Model = Annotated[
     str | None, typer.Option("--model", help="Model of the LLM, as vLLM takes it. Adds `llm` and `guard`.")
 ]
 Gpus = Annotated[int | None, typer.Option("--gpus", min=1, max=64, help="GPUs of one replica of the LLM.")]
+Gpu = Annotated[
+    str | None, typer.Option("--gpu", help="Type of these GPUs, as `anchorage plan` calls it: L4, H100 ...")
+]
 MaxReplicas = Annotated[int | None, typer.Option("--max-replicas", min=1, help="Replicas of the LLM at most.")]
 Image = Annotated[str | None, typer.Option("--image", help="In place of the CPU image.")]
 GpuImage = Annotated[str | None, typer.Option("--gpu-image", help="In place of the GPU image.")]
@@ -72,6 +75,7 @@ def deploy(
     with_: With = None,
     model: Model = None,
     gpus: Gpus = None,
+    gpu: Gpu = None,
     max_replicas: MaxReplicas = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     context: Context = None,
@@ -96,7 +100,7 @@ def deploy(
     """
     from serving.cluster.tailor import Wishes
 
-    wishes = Wishes(model, gpus, max_replicas, image, gpu_image, settings_of(set_ or ()))
+    wishes = Wishes(model, gpus, max_replicas, image, gpu_image, settings_of(set_ or ()), gpu)
     # First, for others change what it brings.
     components = tuple(dict.fromkeys([*(["llm", "guard"] if wishes.for_llm else []), *(with_ or ())]))
     if render:
@@ -119,7 +123,12 @@ def _print_manifests(overlay: str | None, components: Sequence[str], namespace: 
     from serving.cluster.provider import FALLBACK
     from serving.cluster.render import as_yaml
 
-    sys.stdout.write(as_yaml(_things(overlay or FALLBACK, components, namespace, wishes)))
+    things, found = _things(overlay or FALLBACK, components, namespace, wishes)
+    for each in found:
+        if each.level == "error":
+            raise ConfigurationError(f"{each.what} {each.do}")
+        typer.echo(f"{each.what} {each.do}", err=True)
+    sys.stdout.write(as_yaml(things))
 
 
 def _opened(
@@ -140,35 +149,52 @@ def _opened(
     # One that is away is said at once; the long patience is for one that goes away in the middle.
     cluster.get("/version", patience_s=5.0)
     chosen, why = (overlay, "") if overlay else overlay_for(cluster)
-    things = _things(str(chosen), components, namespace, wishes)
+    things, found = _things(str(chosen), components, namespace, wishes)
     console.print(
         f"[bold]{escape(cluster.name)}[/], namespace [bold]{namespace}[/], overlay [bold]{escape(str(chosen))}[/]"
         + (f" ({escape(why)})" if why else "")
         + (f" with {escape(', '.join(components))}" if components else "")
     )
     kinds = Kinds(cluster)
-    return _Run(console, cluster, kinds, namespace, kinds.placed(things, namespace))
+    return _Run(console, cluster, kinds, namespace, kinds.placed(things, namespace), found)
 
 
-def _things(overlay: str, components: Sequence[str], namespace: str, wishes: Wishes) -> list[Json]:
+def _things(
+    overlay: str, components: Sequence[str], namespace: str, wishes: Wishes
+) -> tuple[list[Json], list[Finding]]:
+    """And what is to be said about the model. Raises ConfigurationError."""
+    from serving.cli_deploy_size import sized
+    from serving.cluster.exclusive import check
     from serving.cluster.render import Wanted, render, without
     from serving.cluster.tailor import arguments_of, tailor
 
     wanted = Wanted(overlay, tuple(components), namespace)
+    check(wanted)
     alone = without(wanted, "llm")
     plain = arguments_of(render(alone)) if alone is not None else None
-    return tailor(render(wanted), wishes, served, plain)
+    things = tailor(render(wanted), wishes, served, plain)
+    for_llm = wishes.for_llm or any(name.startswith("llm.") for name in wishes.settings)
+    return things, sized(things) if for_llm else []
 
 
 class _Run:
     """One deployment, step by step. A step that fails ends the command with what to do."""
 
-    def __init__(self, console: Console, cluster: Cluster, kinds: Kinds, namespace: str, things: list[Json]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        cluster: Cluster,
+        kinds: Kinds,
+        namespace: str,
+        things: list[Json],
+        found: Sequence[Finding] = (),
+    ) -> None:
         self._console = console
         self._cluster = cluster
         self._kinds = kinds
         self._namespace = namespace
         self._things = things
+        self._found = found
         self.force = False
         self._missing: list[Any] = []
 
@@ -185,7 +211,7 @@ class _Run:
                 raise
             self._findings_alone(f"Whether the Secrets are there could not be seen: {refused}")
         found = preflight(self._cluster, self._kinds, self._namespace, self._things, self._missing)
-        self._stop_at(found)
+        self._stop_at([*self._found, *found])
 
     def trial(self) -> int:
         """A table of what would change. The exit code."""

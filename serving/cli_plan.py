@@ -114,6 +114,7 @@ def _json(
 def _deploy(choice: planning.Choice) -> str:
     wish = choice.wish
     words = ["anchorage", "deploy", "--model", choice.model, "--gpus", str(choice.count)]
+    words += ["--gpu", choice.gpu.name]
     words += ["--max-replicas", str(wish.max_replicas)]
     words += ["--set", f"llm.engine_args={json.dumps(choice.engine_args)}"]
     words += ["--set", f"llm.max_ongoing_requests={choice.sequences}"]
@@ -145,7 +146,6 @@ def _show(shape: Shape, wish: planning.Wish, found: list[planning.Choice], misfi
         out.print(f"\nbest: {found[0].count} x {found[0].gpu.name} a replica. engine_args:")
         out.print(f"  {escape(json.dumps(found[0].engine_args))}")
         out.print(f"  {escape(_deploy(found[0]).replace('anchorage', program(), 1))}")
-        out.print(f"[dim]The overlay says which GPUs may come: {found[0].gpu.name} has to be among them.[/]")
         if Path(shape.name).expanduser().exists():
             out.print("[dim]The folder is on this machine: name one that every GPU pod can read, or a hub's id.[/]")
     for misfit in misfits:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.cluster.fit import GPU_GROUP, Served, fit
+from serving.cluster.gpu_types import choose
 from serving.cluster.objects import Json, pod_templates
+from serving.cluster.sizing import image_mounts
+from serving.cluster.weights import LOADING, name_model
 from serving.errors import ConfigurationError
 
 #: What pods ask GPUs by, where a group asks for any.
@@ -30,10 +33,11 @@ class Wishes:
     image: str | None = None
     gpu_image: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    gpu: str | None = None
 
     @property
     def for_llm(self) -> bool:
-        return self.model is not None or self.gpus is not None or self.max_replicas is not None
+        return any(each is not None for each in (self.model, self.gpus, self.max_replicas, self.gpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ def tailor(
             _node_limit(thing, changed)
     if wishes.for_llm and not any(gpu_group(thing) for thing in changed):
         raise ConfigurationError("There is no worker group with GPUs in these manifests: add --with llm.")
+    if wishes.gpu is not None:
+        choose(changed, wishes.gpu)
     return changed
 
 
@@ -111,20 +117,26 @@ def _serve_config(
     arguments |= {name: group for name, group in copy.deepcopy(dict(plain or {})).items() if name != "llm"}
     if wishes.for_llm:
         llm = arguments.setdefault("llm", {})
-        if wishes.model is not None and wishes.model != llm.get("model"):
-            # Made for another model: its name, and a context length or a parser that this one does not have.
-            llm.pop("name", None)
-            llm.pop("engine_args", None)
-            llm["model"] = wishes.model
+        if wishes.model is not None:
+            name_model(llm, wishes.model, wishes.settings, image_mounts(thing))
         if wishes.max_replicas is not None:
             llm["max_replicas"] = wishes.max_replicas
         if wishes.gpus is not None:
             llm.setdefault("engine_args", {})["tensor_parallel_size"] = wishes.gpus
+    loading = _loading(arguments)
     for name, value in wishes.settings.items():
         _assign(arguments, name, value)
+    if isinstance(wishes.settings.get("llm.engine_args"), Mapping):
+        arguments["llm"]["engine_args"] = loading | arguments["llm"]["engine_args"]
     served = serve(arguments)
     thing["spec"]["serveConfigV2"] = served.text
     return served
+
+
+def _loading(arguments: Json) -> Json:
+    """How a component loads the weights."""
+    told = (arguments.get("llm") or {}).get("engine_args") or {}
+    return {name: told[name] for name in LOADING if name in told}
 
 
 def arguments_of(things: Sequence[Json]) -> Json:
@@ -200,11 +212,20 @@ def _claims(thing: Json, gpus: int) -> None:
 
 
 def _node_limit(pool: Json, things: Sequence[Json]) -> None:
-    """A limit on GPUs caps what they cost: it is raised to what the replicas need, and never lowered."""
+    """A limit on GPUs caps what they cost: it is raised to what may be asked for at a time, and never lowered."""
     limits = (pool.get("spec") or {}).get("limits") or {}
-    wanted = shape(things)
-    if GPU in limits and int(limits[GPU]) < wanted.gpus * wanted.replicas:
-        limits[GPU] = str(wanted.gpus * wanted.replicas)
+    if GPU in limits:
+        limits[GPU] = str(max(int(limits[GPU]), sum(map(_gpus_at_a_time, things))))
+
+
+def _gpus_at_a_time(thing: Json) -> int:
+    """Of all worker groups at their largest, and of the new cluster beside the old one while an upgrade runs."""
+    spec = thing.get("spec") or {}
+    name = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(str(thing.get("kind")))
+    groups = (spec.get(name) or {}).get("workerGroupSpecs") or [] if name else []
+    most = sum(_gpus_of(group) * int(group.get("maxReplicas", 1)) for group in groups)
+    twice = name == "rayClusterConfig" and (spec.get("upgradeStrategy") or {}).get("type") != "None"
+    return 2 * most if twice else most
 
 
 def _gpus_of(group: Mapping[str, Any]) -> int:

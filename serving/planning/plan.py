@@ -150,6 +150,14 @@ def choices(shape: Shape, wish: Wish, gpus: Iterable[Gpu]) -> tuple[list[Choice]
     return sorted(found, key=lambda choice: (choice.usd_hour, choice.usd_million)), misfits
 
 
+def on(shape: Shape, wish: Wish, gpu: Gpu, count: int) -> Choice | Misfit:
+    """That many GPUs of one type, whatever they cost. Raises as `choices`."""
+    _check(shape, wish)
+    if not _divides(shape, count):
+        return Misfit(gpu, f"{count} GPUs do not divide its {shape.heads} heads")
+    return _fit(shape, wish, gpu, count)
+
+
 def _check(shape: Shape, wish: Wish) -> None:
     if wish.context > shape.context:
         raise ConfigurationError(

@@ -10,10 +10,11 @@ from serving.errors import ConfigurationError
 
 #: Seconds to wait for the hub's answer about one small file.
 _PATIENCE_S = 10.0
-_FOLDER = "Or give a folder with the model's config.json: --model ./FOLDER"
+#: What else `anchorage plan` takes.
+FOLDER = "Or give a folder with the model's config.json: --model ./FOLDER"
 
 
-def read_config(model: str) -> dict[str, Any]:
+def read_config(model: str, patience_s: float = _PATIENCE_S) -> dict[str, Any]:
     """`model`: a folder, a config.json, or an id such as `org/name`. Raises ConfigurationError that says what to do.
 
     A hub is asked as the environment says (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, the cache).
@@ -27,7 +28,7 @@ def read_config(model: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"{model}: there is no such folder with a config.json, and no model hub has such an id (`org/name`)"
         )
-    return _parse(_fetch(model), model)
+    return _parse(_fetch(model, patience_s), model)
 
 
 def _read(path: Path, model: str) -> str:
@@ -47,7 +48,7 @@ def _parse(text: str, model: str) -> dict[str, Any]:
     return config
 
 
-def _fetch(model: str) -> str:
+def _fetch(model: str, patience_s: float) -> str:
     import httpx
     from huggingface_hub import get_token, hf_hub_url, is_offline_mode, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -57,22 +58,22 @@ def _fetch(model: str) -> str:
         if isinstance(kept, str):
             return Path(kept).read_text()
         if is_offline_mode():
-            raise ConfigurationError(f"{model}: HF_HUB_OFFLINE is set and it is not in the cache. {_FOLDER}")
+            raise ConfigurationError(f"{model}: HF_HUB_OFFLINE is set and it is not in the cache. {FOLDER}")
         token = get_token()
         headers = {"authorization": f"Bearer {token}"} if token else {}
         url = hf_hub_url(model, "config.json")
-        reply = httpx.get(url, headers=headers, timeout=_PATIENCE_S, follow_redirects=True)
+        reply = httpx.get(url, headers=headers, timeout=patience_s, follow_redirects=True)
     except (HFValidationError, httpx.InvalidURL) as error:
         raise ConfigurationError(f"{model}: {error}") from error
     except httpx.HTTPError as error:
-        raise ConfigurationError(f"{model}: the model hub cannot be reached ({error}). {_FOLDER}") from error
+        raise ConfigurationError(f"{model}: the model hub cannot be reached ({error}). {FOLDER}") from error
     if reply.status_code in (401, 403):
         raise ConfigurationError(
             f"{model}: the hub does not give it to everybody, or does not know it: look at the model's page, accept "
-            f"its terms and set HF_TOKEN. {_FOLDER}"
+            f"its terms and set HF_TOKEN. {FOLDER}"
         )
     if reply.status_code == 404:
-        raise ConfigurationError(f"{model}: the hub has no such model with a config.json. {_FOLDER}")
+        raise ConfigurationError(f"{model}: the hub has no such model with a config.json. {FOLDER}")
     if reply.is_error:
-        raise ConfigurationError(f"{model}: the model hub answered {reply.status_code}. {_FOLDER}")
+        raise ConfigurationError(f"{model}: the model hub answered {reply.status_code}. {FOLDER}")
     return reply.text

@@ -125,7 +125,7 @@ def test_what_is_not_there_yet_is_a_warning(server: Server, cli: Cli) -> None:
     put(server, "Node", "n1", status={"allocatable": {"nvidia.com/gpu": "1"}})
     done = cli(*LOCAL, "--model", "m", "--dry-run")
     assert "storage class" not in done.text
-    assert "GPU" not in done.text
+    assert "No node has a GPU" not in done.text
     assert "the largest node has 1" in cli(*LOCAL, "--model", "m", "--gpus", "2", "--dry-run").text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,11 @@ from serving.errors import ConfigurationError
 from tests.cluster.apiserver import Server
 from tests.cluster.conftest import Cli
 from tests.cluster.rendered import ray_service, rendered
+
+SERVED = """
+applications:
+- {name: anchorage, import_path: serving.deployments:build, args: {llm: {model: org/one, name: one, device: gpu}}}
+"""
 
 
 def test_a_model_is_a_number_of_gpus(cli: Cli) -> None:
@@ -28,9 +35,14 @@ def test_a_model_is_a_number_of_gpus(cli: Cli) -> None:
     assert "namespace" not in pool["metadata"]
 
 
-def test_another_model_has_another_name(cli: Cli) -> None:
-    """Clients are not told that they talk to the one that the component was made for."""
-    things = rendered(cli, "--overlay", "eks", "--with", "weights-in-image", "--model", "org/other")
+def test_another_model_has_another_name(cli: Cli, tmp_path: Path) -> None:
+    """Clients are not told that they talk to the one that an overlay was made for."""
+    overlay = Path(str(resources.files("manifests"))) / "overlays" / "eks"
+    named = {"op": "replace", "path": "/spec/serveConfigV2", "value": SERVED}
+    patch = {"target": {"kind": "RayService"}, "patch": yaml.safe_dump([named])}
+    mine = {"resources": [os.path.relpath(overlay, tmp_path)], "patches": [patch]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(mine))
+    things = rendered(cli, "--overlay", str(tmp_path), "--model", "org/other")
     llm = yaml.safe_load(ray_service(things)["spec"]["serveConfigV2"])["applications"][0]["args"]["llm"]
     assert llm["model"] == "org/other"
     assert "name" not in llm

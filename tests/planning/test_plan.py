@@ -113,7 +113,7 @@ def test_the_deploy_line_carries_the_engine_arguments(tmp_path: Path) -> None:
     """What is printed can be run: each value survives the shell, and says what the plan says."""
     (choice,) = plan(model(tmp_path, LLAMA_70B), "--gpu", "H100", "--max-replicas", "3")["choices"]
     words = shlex.split(choice["deploy"])
-    assert words[:6] == ["anchorage", "deploy", "--model", str(tmp_path), "--gpus", "4"]
+    assert words[:8] == ["anchorage", "deploy", "--model", str(tmp_path), "--gpus", "4", "--gpu", "H100"]
     values = dict(word.split("=", 1) for word in words if "=" in word)
     assert json.loads(values["llm.engine_args"]) == choice["engine_args"]
     assert choice["engine_args"]["tensor_parallel_size"] == 4
