@@ -94,16 +94,21 @@ def choose(things: Sequence[Json], gpu: str) -> None:
             _require(requirements, _AWS_MEMORY.key, _AWS_MEMORY.pick(gpu))
     if asked:
         return
+    # Ingestion's pods as well: the nodes that they ask for are the same.
+    labelled = [spec["nodeSelector"] for spec in _pods(things) if GKE.key in (spec.get("nodeSelector") or {})]
+    for selected in labelled:
+        selected[GKE.key] = GKE.pick(gpu)[0]
+    if labelled:
+        return
     for spec in _pods(things):
         selected = spec.get("nodeSelector") or {}
-        if GKE.key in selected:
-            selected[GKE.key] = GKE.pick(gpu)[0]
-            return
         if _PRESENT in selected and "anchorage.dev/pool" not in selected:
             terms = [{"matchExpressions": [{"key": PRODUCT.key, "operator": "In", "values": [*PRODUCT.pick(gpu)]}]}]
             required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
             spec.setdefault("affinity", {})["nodeAffinity"] = required
-            return
+            labelled.append(selected)
+    if labelled:
+        return
     raise ConfigurationError(
         f"--gpu {gpu}: these manifests have nothing by which a GPU type is chosen. The overlays eks, aks, gke and "
         "onprem have; with `cluster-autoscaler`, your node group decides which GPUs come: leave --gpu out."
@@ -162,8 +167,11 @@ def _pools(things: Sequence[Json]) -> Iterator[list[Json]]:
 
 
 def _pods(things: Sequence[Json]) -> Iterator[Json]:
+    """Of every worker group, the LLM's first."""
+    found = []
     for thing in things:
-        config = (thing.get("spec") or {}).get("rayClusterConfig") or {} if thing.get("kind") == "RayService" else {}
-        for group in config.get("workerGroupSpecs") or []:
-            if group.get("groupName") == GPU_GROUP:
-                yield group["template"]["spec"]
+        name = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(str(thing.get("kind")))
+        config = (thing.get("spec") or {}).get(name) or {} if name else {}
+        found += [(group.get("groupName") != GPU_GROUP, group) for group in config.get("workerGroupSpecs") or []]
+    for _, group in sorted(found, key=lambda each: each[0]):
+        yield group["template"]["spec"]

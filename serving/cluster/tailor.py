@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ GPU = "nvidia.com/gpu"
 _INGESTION = "anchorage-ingest"
 _FETCH = "anchorage-weights"
 _TOLD = {"embedder.model": "embedding-model", "index.milvus_uri": "milvus-uri"}
+#: Clusters at a time while a RayService is upgraded, by its strategy (manifests/README.md).
+_UPGRADING = {"NewCluster": 2.0, "NewClusterWithIncrementalUpgrade": 1.25}
 _IMAGES = ("ghcr.io/anchorage/anchorage", "ghcr.io/anchorage/anchorage-gpu")
 
 
@@ -224,8 +227,8 @@ def _gpus_at_a_time(thing: Json) -> int:
     name = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(str(thing.get("kind")))
     groups = (spec.get(name) or {}).get("workerGroupSpecs") or [] if name else []
     most = sum(_gpus_of(group) * int(group.get("maxReplicas", 1)) for group in groups)
-    twice = name == "rayClusterConfig" and (spec.get("upgradeStrategy") or {}).get("type") != "None"
-    return 2 * most if twice else most
+    strategy = (spec.get("upgradeStrategy") or {}).get("type", "NewCluster") if name == "rayClusterConfig" else ""
+    return math.ceil(most * _UPGRADING.get(strategy, 1.0))
 
 
 def _gpus_of(group: Mapping[str, Any]) -> int:

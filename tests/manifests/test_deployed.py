@@ -18,6 +18,7 @@ COMMANDS = (
     "--overlay local --model Qwen/Qwen3-0.6B",
     "--overlay eks --gpu A100-80 --gpus 8 --max-replicas 2",
     "--overlay aks --gpu H100 --gpus 2",
+    "--overlay gke --gpu A100-80 --max-replicas 6",
     "--overlay onprem --gpu H100 --model org/large --gpus 4",
     "--overlay eks --with weights-object-storage --with compile-cache --model s3://mine/Qwen3-8B --gpus 2",
     "--overlay onprem --set api.deadline_s=600",
