@@ -12,7 +12,7 @@ from serving.cluster.connection import Cluster, Json
 from serving.cluster.findings import Finding, error, warning
 from serving.cluster.kinds import Kinds
 from serving.cluster.objects import MANAGED_BY, MANAGER, PART_OF, Identity, identity
-from serving.cluster.preflight_capacity import gpus, quotas, volumes
+from serving.cluster.preflight_capacity import disks, gpus, quotas, volumes
 from serving.cluster.preflight_rights import rights
 from serving.cluster.quantities import first_pods, storage
 from serving.cluster.render import manifests
@@ -44,9 +44,9 @@ def preflight(
     if not any(each.level == "error" for each in found):
         found += [*clashes(cluster, kinds, things)]
     fresh = [thing for thing in things if not _runs(cluster, kinds, thing)]
-    for check in (quotas, volumes, gpus):
+    for check in (quotas, volumes, gpus, disks):
         try:
-            found += [*check(cluster, kinds, namespace, things if check is gpus else fresh)]
+            found += [*check(cluster, kinds, namespace, things if check in (gpus, disks) else fresh)]
         except ClusterRefused as refused:
             if refused.status == 401:
                 raise

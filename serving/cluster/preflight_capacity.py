@@ -9,9 +9,11 @@ from serving.cluster.findings import Finding, error, warning
 from serving.cluster.kinds import Kinds
 from serving.cluster.objects import pod_templates
 from serving.cluster.quantities import asked, first_pods, number, storage
-from serving.cluster.tailor import GPU, shape
+from serving.cluster.tailor import GPU, gpu_group, shape
 from serving.errors import ClusterRefused, NotFound
 
+#: Of a node's disk: the kubelet evicts when a tenth is left (`nodefs.available`).
+_USABLE = 0.9
 #: What says that nodes come by themselves, by the labels of the nodes that are there: (prefix, who, what it needs).
 _CLOUDS = (
     ("cloud.google.com/gke-", "GKE", "a node pool with GPUs that may grow from zero, or node auto-provisioning"),
@@ -151,6 +153,30 @@ def gpus(cluster: Cluster, kinds: Kinds, namespace: str, things: Sequence[Json])
         "answers work meanwhile.",
         "Add nodes with GPUs and the device plugin (manifests/infrastructure), or a node autoscaler.",
     )
+
+
+def disks(cluster: Cluster, kinds: Kinds, namespace: str, things: Sequence[Json]) -> Iterator[Finding]:
+    """Whether a new GPU node's disk holds what a GPU pod asks for: Karpenter starts none that does not."""
+    groups = [group for thing in things if (group := gpu_group(thing)) is not None]
+    needed = max((asked(group["template"]["spec"]).get("ephemeral-storage", 0.0) for group in groups), default=0.0)
+    kind = kinds.find("karpenter.k8s.aws/v1", "EC2NodeClass")
+    classes = {
+        str(thing["spec"]["template"]["spec"]["nodeClassRef"]["name"])
+        for thing in things
+        if thing.get("kind") == "NodePool" and GPU in (thing["spec"].get("limits") or {})
+    }
+    if not needed or kind is None or not classes:
+        return
+    for live in cluster.items(kind.path("")):
+        mapped = (live.get("spec") or {}).get("blockDeviceMappings") or []
+        sizes = [number((each.get("ebs") or {}).get("volumeSize", 0)) for each in mapped]
+        if live["metadata"]["name"] in classes and sizes and needed > max(sizes) * _USABLE:
+            yield warning(
+                f"A GPU pod asks for {needed / 2**30:.0f} GiB of disk; nodes of the EC2NodeClass "
+                f"{live['metadata']['name']} have {max(sizes) / 2**30:.0f} GiB, a tenth kept free: none will come.",
+                "Raise its volumeSize (manifests/infrastructure, karpenter), or keep the weights off the disk: --with "
+                "weights-shared-volume or weights-object-storage.",
+            )
 
 
 def _node_pools(cluster: Cluster, kinds: Kinds) -> bool:

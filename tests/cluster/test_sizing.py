@@ -133,6 +133,17 @@ def test_what_could_not_be_looked_at_is_a_warning(cli: Cli, small: str) -> None:
     assert "could not be checked" not in text
 
 
+def test_a_disk_that_is_too_small_is_told(cli: Cli, server: Server) -> None:
+    """Karpenter would start no node, and the pod would wait without a word."""
+    disk = {"blockDeviceMappings": [{"ebs": {"volumeSize": "100Gi"}}]}
+    node_class = {"apiVersion": "karpenter.k8s.aws/v1", "kind": "EC2NodeClass", "metadata": {"name": "anchorage-gpu"}}
+    server.put({**node_class, "spec": disk})
+    command = ("deploy", "--overlay", "eks", "--dry-run", "--model", "org/away")
+    assert "EC2NodeClass" not in cli(*command, check=False).text
+    text = " ".join(cli(*command, "--gpus", "8", check=False).text.split())
+    assert "A GPU pod asks for 152 GiB of disk; nodes of the EC2NodeClass anchorage-gpu have 100 GiB" in text
+
+
 @pytest.mark.parametrize(
     ("overlay", "gpu", "key", "values"),
     [
