@@ -21,6 +21,7 @@ from serving.deployments.config import serve_config_text
 from serving.deployments.environment import cluster_variables, pod_grace_s, replica_drain_s
 from serving.deployments.ready import ReadyFile
 from serving.settings import Settings
+from tests.manifests.crds import required
 from tests.manifests.custom import document_faults
 from tests.manifests.documents import Document, PodTemplate, Rendered
 from tests.manifests.rendering import MANIFESTS, Offer, kustomize, parsed, rendered
@@ -210,6 +211,7 @@ def test_a_set_of_ones_own_renders(tmp_path: Path) -> None:
 
 def test_node_classes_are_what_karpenter_takes() -> None:
     """By their CRD, and named as the NodePools name them."""
+    required()
     classes = [*parsed(_text("gpu")), *parsed(_text("cpu"))]
     assert not [fault for one in classes for fault in document_faults(one)]
     wanted = {pool["spec"]["template"]["spec"]["nodeClassRef"]["name"] for pool in rendered(EKS).of("NodePool")}
