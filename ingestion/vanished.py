@@ -55,6 +55,8 @@ class Vanished:
             if sync is False or (vanished > _MANY and vanished > _SHARE * covered):
                 report.missing = vanished
                 return
+            if not vanished:
+                return
         async for page in self._pages():
             await writer.remove(page)
 

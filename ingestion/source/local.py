@@ -60,11 +60,11 @@ class LocalSource:
     suffixes: Collection[str]
     pattern: re.Pattern[str] | None = None
     patterns: Patterns = field(default_factory=Patterns)
+    #: What the uris of all its documents begin with. Every known document is compared with it.
+    prefix: str = field(init=False)
 
-    @property
-    def prefix(self) -> str:
-        """What the uris of all its documents begin with."""
-        return uri_of(self.root)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", uri_of(self.root))
 
     @property
     def selective(self) -> bool:
