@@ -220,6 +220,12 @@ async def test_an_answer_outlives_its_engine(application: Application) -> None:
     before = await application.until_ready(2)
     heard = Heard()
     listening = asyncio.create_task(listen(application, heard))
+
+    async def began() -> bool:
+        return bool(heard.words)
+
+    # One that has heard nothing yet is not kept waiting for a new engine when both are dead.
+    await until(began, 60)
     died = await application.http.post(
         "/v1/chat/completions", json={"model": MODEL, "messages": [{"role": "user", "content": "!die"}]}
     )
