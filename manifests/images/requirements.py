@@ -47,5 +47,6 @@ def _normal(name: str) -> str:
 
 
 if __name__ == "__main__":
-    OUTPUT.write_text(requirements())
-    sys.stdout.write(f"{OUTPUT.name}: {len(requirements().splitlines()) - 1} packages\n")
+    made = requirements()
+    OUTPUT.write_text(made)
+    sys.stdout.write(f"{OUTPUT.name}: {len(made.splitlines()) - 1} packages\n")

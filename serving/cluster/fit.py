@@ -13,7 +13,7 @@ from serving.cluster.objects import Json
 from serving.cluster.quantities import number
 
 #: The ConfigMap with the variables of Ray's pods; its name ends in a hash of its content.
-_VARIABLES = "anchorage-settings"
+SETTINGS_MAP = "anchorage-settings"
 #: The worker group of the RayService that runs the LLM, as the component `llm` calls it.
 GPU_GROUP = "gpu"
 
@@ -38,12 +38,19 @@ def fit(things: Sequence[Json], served: Served) -> None:
     """Changes `things`. What is large enough stays as it is."""
     renamed: dict[str, str] = {}
     for thing in things:
-        if thing.get("kind") == "ConfigMap" and str(thing["metadata"]["name"]).startswith(_VARIABLES):
+        if thing.get("kind") == "ConfigMap" and str(thing["metadata"]["name"]).startswith(SETTINGS_MAP):
             renamed |= _variables(thing, served)
     for thing in things:
         if thing.get("kind") == "RayService":
             _groups(thing, served)
             _name(thing, renamed)
+
+
+def gpu_group(thing: Mapping[str, Any]) -> Json | None:
+    """The worker group of a RayService that runs the LLM."""
+    config = (thing.get("spec") or {}).get("rayClusterConfig") or {}
+    groups = config.get("workerGroupSpecs") or [] if thing.get("kind") == "RayService" else []
+    return next((group for group in groups if group.get("groupName") == GPU_GROUP), None)
 
 
 def _variables(thing: Json, served: Served) -> dict[str, str]:
@@ -55,7 +62,7 @@ def _variables(thing: Json, served: Served) -> dict[str, str]:
     data.update(changed)
     old = str(thing["metadata"]["name"])
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
-    thing["metadata"]["name"] = f"{_VARIABLES}-{digest}"
+    thing["metadata"]["name"] = f"{SETTINGS_MAP}-{digest}"
     return {old: thing["metadata"]["name"]}
 
 

@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.cluster.fit import GPU_GROUP
+from serving.cluster.fit import SETTINGS_MAP, gpu_group
 from serving.cluster.objects import Json
 from serving.cluster.quantities import number
 
 _GIB = 1024**3
 #: GiB of weights for each GPU where nobody can say: an 8B model of 16 bits, what a GPU of 24 GB holds.
 _USUAL = 16
-_SETTINGS = "anchorage-settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +63,30 @@ def downloads(things: Sequence[Json], model: str) -> bool:
     homes = [
         str((thing.get("data") or {}).get("HF_HOME") or "")
         for thing in things
-        if thing.get("kind") == "ConfigMap" and str(thing["metadata"]["name"]).startswith(_SETTINGS)
+        if thing.get("kind") == "ConfigMap" and str(thing["metadata"]["name"]).startswith(SETTINGS_MAP)
     ]
     mounts = [place for thing in things for place in lasting_mounts(thing)]
     return not any(inside(home, place) for home in homes for place in mounts)
 
 
-def lasting_mounts(thing: Mapping[str, Any]) -> Iterator[str]:
+def lasting_mounts(thing: Mapping[str, Any]) -> list[str]:
     """Where a RayService's GPU pods have something that is not made anew with each pod."""
-    for group in _gpu_groups(thing):
-        spec = group["template"]["spec"]
-        lasting = {volume["name"] for volume in spec.get("volumes") or [] if "emptyDir" not in volume}
-        for mount in spec["containers"][0].get("volumeMounts") or []:
-            if mount["name"] in lasting:
-                yield str(mount["mountPath"])
+    return _mounts(thing, lambda volume: "emptyDir" not in volume)
 
 
 def image_mounts(thing: Mapping[str, Any]) -> list[str]:
     """Where a RayService's GPU pods have an image as a volume."""
-    found = []
-    for group in _gpu_groups(thing):
-        spec = group["template"]["spec"]
-        images = {volume["name"] for volume in spec.get("volumes") or [] if "image" in volume}
-        mounts = spec["containers"][0].get("volumeMounts") or []
-        found += [str(mount["mountPath"]) for mount in mounts if mount["name"] in images]
-    return found
+    return _mounts(thing, lambda volume: "image" in volume)
+
+
+def _mounts(thing: Mapping[str, Any], wanted: Callable[[Json], bool]) -> list[str]:
+    group = gpu_group(thing)
+    if group is None:
+        return []
+    spec = group["template"]["spec"]
+    names = {volume["name"] for volume in spec.get("volumes") or [] if wanted(volume)}
+    mounts = spec["containers"][0].get("volumeMounts") or []
+    return [str(mount["mountPath"]) for mount in mounts if mount["name"] in names]
 
 
 def mounted(things: Sequence[Json], folder: str) -> bool:
@@ -99,7 +97,8 @@ def mounted(things: Sequence[Json], folder: str) -> bool:
 def enlarge(things: Sequence[Json], wanted: Size) -> None:
     """Changes `things`."""
     for thing in things:
-        for group in _gpu_groups(thing):
+        group = gpu_group(thing)
+        if group is not None:
             _enlarge(group, wanted)
 
 
@@ -125,11 +124,6 @@ def _raise(amounts: Json, name: str, gib: int) -> None:
     """Where nothing is said there is no limit."""
     if name in amounts and number(amounts[name]) < gib * _GIB:
         amounts[name] = f"{gib}Gi"
-
-
-def _gpu_groups(thing: Mapping[str, Any]) -> list[Json]:
-    config = (thing.get("spec") or {}).get("rayClusterConfig") or {} if thing.get("kind") == "RayService" else {}
-    return [group for group in config.get("workerGroupSpecs") or [] if group.get("groupName") == GPU_GROUP]
 
 
 def inside(path: str, folder: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.cluster.fit import GPU_GROUP, Served, fit
+from serving.cluster.fit import Served, fit, gpu_group
 from serving.cluster.gpu_types import choose
 from serving.cluster.objects import Json, pod_templates
 from serving.cluster.sizing import image_mounts
@@ -88,13 +88,6 @@ def tailor(
     if wishes.gpu is not None:
         choose(changed, wishes.gpu)
     return changed
-
-
-def gpu_group(thing: Mapping[str, Any]) -> Json | None:
-    """The worker group of a RayService that runs the LLM."""
-    config = (thing.get("spec") or {}).get("rayClusterConfig") or {}
-    groups = config.get("workerGroupSpecs") or [] if thing.get("kind") == "RayService" else []
-    return next((group for group in groups if group.get("groupName") == GPU_GROUP), None)
 
 
 def shape(things: Sequence[Json]) -> Shape:

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from serving.deployments.scaling import SETTLE_S
+
 #: Names in a replica's report: work in flight (the mean since the last report), the part of its time that it computed,
 #: and the p95 of recent times to first token in seconds.
 WORK, BUSY, TTFT = "work", "busy", "ttft_p95_s"
 
-#: First tokens older than this are forgotten, seconds; `scaling.SETTLE_S` is the same.
-_RECENT_S = 20.0
 #: Of fewer first tokens a p95 says nothing.
 _FEWEST = 5
 
@@ -58,7 +58,7 @@ class Meter:
 
 
 class FirstTokens:
-    """Times to first token of the last seconds; who still waits has waited at least as long as until now."""
+    """Times to first token of the last SETTLE_S; who still waits has waited at least as long as until now."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -85,7 +85,7 @@ class FirstTokens:
     def p95(self) -> float | None:
         """Seconds; None after too few."""
         now = self._clock()
-        while self._came and self._came[0][0] < now - _RECENT_S:
+        while self._came and self._came[0][0] < now - SETTLE_S:
             self._came.popleft()
         times = [took for _, took in self._came] + [now - began for began in self._waiting.values()]
         if len(times) < _FEWEST:

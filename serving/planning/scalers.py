@@ -9,12 +9,11 @@ from collections.abc import Collection
 from typing import Protocol
 
 from serving.deployments.scaling import Load, Rule, State, decide
+from serving.deployments.workload import FirstTokens
 from serving.planning.series import Handle
 from serving.planning.setup import ServeRule, Setup
 
 _EPSILON = 1e-6
-#: How long a first token counts, and of how few a p95 says nothing, as in `serving/deployments/workload.py`.
-_RECENT_S, _FEWEST = 20.0, 5
 
 
 class Scaler(Protocol):
@@ -100,16 +99,25 @@ class Questions:
         self._areas: deque[tuple[float, float]] = deque()
         self._area, self._at, self._value = 0.0, 0.0, 0.0
         self._work = 0.0
-        self._first: deque[tuple[float, float]] = deque()
-        self._waiting: dict[int, float] = {}
+        self._now = 0.0
+        self._first = FirstTokens(lambda: self._now)
+        self._waiting: dict[int, int] = {}
         self._ttft: float | None = None
         self.handle: Handle | None = Handle(scaling.look_back_s, scaling.report_s)
 
     def taken(self, now: float, request: int) -> None:
-        self._waiting[request] = now
+        self._now = now
+        self._waiting[request] = self._first.begin()
 
     def first_token(self, now: float, request: int) -> None:
-        self._first.append((now, now - self._waiting.pop(request, now)))
+        """Of a replica: one that goes on with an answer has a first token of its own."""
+        self._now = now
+        self._first.came(self._waiting.pop(request))
+
+    def left(self, request: int) -> None:
+        """Its replica is gone."""
+        if request in self._waiting:
+            self._first.gone(self._waiting.pop(request))
 
     def report(self, now: float, in_work: float) -> None:
         """`in_work`: requests in all replicas from now on."""
@@ -124,11 +132,8 @@ class Questions:
             self._areas.popleft()
         since, area = self._areas[0]
         self._work = (self._area - area) / (now - since) if now > since else self._value
-        while self._first and self._first[0][0] < now - _RECENT_S:
-            self._first.popleft()
-        # Who still waits has waited at least until now.
-        times = sorted([took for _, took in self._first] + [now - since for since in self._waiting.values()])
-        self._ttft = times[math.ceil(0.95 * len(times)) - 1] if len(times) >= _FEWEST else None
+        self._now = now
+        self._ttft = self._first.p95()
 
     def decide(self, now: float, asked: int, running: Collection[int], queued: float) -> int:
         assert self.handle is not None

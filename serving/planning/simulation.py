@@ -225,6 +225,8 @@ class _Simulation:
         self._seen.resumed += len(left)
         self._stopped(now, replica)
         for request, answer in left:
+            if self._told is not None:
+                self._told.left(request)
             self._dispatch(now, request, answer)
 
     def _stopped(self, now: float, replica: Replica) -> None:
@@ -324,11 +326,11 @@ class _Simulation:
         begun, done = replica.step(now)
         seen = self._seen
         for request in begun:
+            if self._told is not None:
+                self._told.first_token(now, request)
             if not seen.first[request]:
                 seen.first[request] = now
                 self._no_token -= 1
-                if self._told is not None:
-                    self._told.first_token(now, request)
         for request in done:
             late = now - self._trace.times[request] > self._setup.deadline_s
             self._finish(now, request, FAILED if late else LLM)
