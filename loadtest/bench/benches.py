@@ -21,7 +21,7 @@ from loadtest.bench import servers
 from loadtest.bench import ttft as _ttft
 from loadtest.bench import writes as _writes
 from loadtest.bench.growth_plot import keep
-from loadtest.bench.machine import describe
+from loadtest.machine import describe
 from loadtest.bench.processes import free_port
 from loadtest.bench.search import ASKED
 from loadtest.bench.servers import Pace
@@ -83,7 +83,7 @@ async def ingest(documents: int, rows: int, rounds: int, progress: Progress, *, 
 
 async def growth(chunks: int, results: Path | None, progress: Progress) -> Result:
     """`results`: the folder that keeps the numbers, with where they were measured, and the picture of them."""
-    machine = describe()
+    machine = describe("python -m loadtest.bench")
     result, points, line = await _growth.measure(chunks, progress)
     if results is not None:
         await asyncio.to_thread(keep, points, line, machine, results)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from loadtest.bench.client import BenchError
-from loadtest.bench.machine import describe, header
+from loadtest.machine import describe, header
 from loadtest.bench.table import Result, as_json, show
 from serving.errors import AnchorageError
 
@@ -194,7 +194,7 @@ def reaction(rounds: Rounds = 3, quick: Quick = False, json: AsJson = False) -> 
 
 def finish(name: str, bench: Bench, *, json: bool) -> None:
     """Run it, print its table (progress goes to stderr) and end the process: 1 below the bar or for a void run."""
-    machine = describe()
+    machine = describe("python -m loadtest.bench")
     console = Console(stderr=True)
     try:
         with Progress(console=console, transient=True) as progress:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from loadtest.bench.growth import Line, Point
-from loadtest.bench.machine import header
+from loadtest.machine import header
 from loadtest.bench.memory import MIB
 
 

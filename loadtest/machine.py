@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,12 +14,12 @@ from typing import Any
 
 import psutil
 
-_ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("ray", "fastapi", "uvicorn", "pymilvus", "milvus-lite", "sentence-transformers", "torch")
+_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("locust", "ray", "fastapi", "uvicorn", "pymilvus", "milvus-lite", "sentence-transformers", "torch")
 
 
-def describe() -> dict[str, Any]:
-    """CPU, memory (bytes), load, versions, commit and the command line of this run."""
+def describe(command: str) -> dict[str, Any]:
+    """CPU, memory (bytes), load, versions, commit, and `command` with the arguments of this process."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_name(),
@@ -28,7 +29,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
-        "command": "python -m loadtest.bench " + " ".join(sys.argv[1:]),
+        "command": shlex.join([*shlex.split(command), *sys.argv[1:]]),
     }
 
 

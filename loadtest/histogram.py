@@ -1,0 +1,66 @@
+"""Times as HDR histograms: three digits, from a microsecond to an hour, the same however many are merged.
+
+The only user of `hdrh`. Percentiles of merged histograms are those of all their values in one; averages of
+percentiles are not, so nothing here can make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from hdrh.histogram import HdrHistogram
+
+_LOWEST_US, _HIGHEST_US, _DIGITS = 1, 3600 * 10**6, 3
+
+
+class Times:
+    """Values in seconds. What is above an hour counts as an hour."""
+
+    def __init__(self) -> None:
+        self._all: Any = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+
+    @classmethod
+    def of(cls, values_s: Iterable[float]) -> Self:
+        times = cls()
+        for value in values_s:
+            times.add(value)
+        return times
+
+    @classmethod
+    def decoded(cls, text: str) -> Self:
+        """Of `encoded`. Raises ValueError for anything else."""
+        times = cls()
+        try:
+            times._all.decode_and_add(text)
+        except Exception as error:  # noqa: BLE001 - hdrh raises whatever its parts do (zlib, base64, its own)
+            raise ValueError(f"not an HDR histogram: {text[:40]!r}") from error
+        return times
+
+    def encoded(self) -> str:
+        """HdrHistogram's own compressed V2 format, in base64."""
+        return bytes(self._all.encode()).decode()
+
+    def add(self, value_s: float) -> None:
+        self._all.record_value(min(_HIGHEST_US, max(_LOWEST_US, round(value_s * 1e6))))
+
+    def merge(self, other: Times) -> None:
+        self._all.add(other._all)
+
+    def __len__(self) -> int:
+        return int(self._all.get_total_count())
+
+    def percentile(self, percent: float) -> float | None:
+        """Seconds; None without values."""
+        return self._all.get_value_at_percentile(percent) / 1e6 if len(self) else None
+
+    def mean(self) -> float | None:
+        return self._all.get_mean_value() / 1e6 if len(self) else None
+
+    def longest(self) -> float | None:
+        return self._all.get_max_value() / 1e6 if len(self) else None
+
+    def counts(self) -> Iterator[tuple[float, int]]:
+        """Seconds and how often, ascending: a value stands for those that differ from it by less than 0.1 %."""
+        for item in self._all.get_recorded_iterator():
+            yield item.value_iterated_to / 1e6, item.count_at_value_iterated_to
