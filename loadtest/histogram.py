@@ -33,7 +33,7 @@ class Times:
         times = cls()
         try:
             times._all.decode_and_add(text)
-        except Exception as error:  # noqa: BLE001 - hdrh raises whatever its parts do (zlib, base64, its own)
+        except Exception as error:  # hdrh raises whatever its parts do: zlib, base64, its own
             raise ValueError(f"not an HDR histogram: {text[:40]!r}") from error
         return times
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 from locust import FastHttpUser, constant_pacing, events, task
 from locust.contrib.fasthttp import FAILURE_EXCEPTIONS
 

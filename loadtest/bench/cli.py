@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from loadtest.bench.client import BenchError
-from loadtest.machine import describe, header
 from loadtest.bench.table import Result, as_json, show
+from loadtest.machine import describe, header
 from serving.errors import AnchorageError
 
 app = typer.Typer(

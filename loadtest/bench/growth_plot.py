@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from loadtest.bench.growth import Line, Point
-from loadtest.machine import header
 from loadtest.bench.memory import MIB
+from loadtest.machine import header
 
 
 def keep(points: Sequence[Point], line: Line, machine: dict[str, Any], folder: Path) -> None:
