@@ -52,8 +52,8 @@ class Sample:
 class Run:
     """One load, held from 0 to `duration_s`; what was meant to start before `warmup_s` is not part of its figures.
 
-    `load`: what was asked for, {"kind": "open", "arrivals": "poisson:8", "rate": 8.0} or {"kind": "closed", "users": 16,
-    "rate": None}; `rate` is in requests a second, of the load as it was meant.
+    `load`: what was asked for, {"kind": "open", "arrivals": "poisson:8", "rate": 8.0} or {"kind": "closed",
+    "users": 16, "rate": None}; `rate` is in requests a second, of the load as it was meant.
     `void`: why the run says nothing about the server, because the client was the limit; empty for a good run.
     """
 
