@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.progress import Progress
 
 from loadtest.bench import embed as _embed
-from loadtest.bench import fidelity as _fidelity
 from loadtest.bench import growth as _growth
 from loadtest.bench import ingest as _ingest
 from loadtest.bench import memory as _memory
 from loadtest.bench import reaction as _reaction
+from loadtest.bench import recall as _recall
 from loadtest.bench import relay as _relay
 from loadtest.bench import search as _search
 from loadtest.bench import servers
@@ -91,11 +91,11 @@ async def growth(chunks: int, results: Path | None, progress: Progress) -> Resul
     return result
 
 
-async def fidelity(chunks: int, questions: int, progress: Progress) -> Result:
+async def recall(chunks: int, questions: int, progress: Progress) -> Result:
     async with stage() as on:
         store = await filled(on, chunks, min(400, chunks))
         server = await on.ours(None)
-        return await _fidelity.measure(server.port, store.loaded, questions)
+        return await _recall.measure(server.port, store.loaded, questions)
 
 
 async def memory(requests: int, progress: Progress) -> Result:

@@ -133,7 +133,7 @@ def growth(
 
 
 @app.command()
-def fidelity(
+def recall(
     chunks: Annotated[int, typer.Option(min=100, help="Chunks in the collection.")] = 10_000,
     questions: Annotated[int, typer.Option(min=1, max=400)] = 200,
     quick: Quick = False,
@@ -144,7 +144,7 @@ def fidelity(
 
     if quick:
         chunks, questions = min(chunks, 1_000), min(questions, 50)
-    finish("fidelity", lambda progress: benches.fidelity(chunks, questions, progress), json=json)
+    finish("recall", lambda progress: benches.recall(chunks, questions, progress), json=json)
 
 
 @app.command(name="quality")
