@@ -62,5 +62,8 @@ class Times:
 
     def counts(self) -> Iterator[tuple[float, int]]:
         """Seconds and how often, ascending: a value stands for those that differ from it by less than 0.1 %."""
-        for item in self._all.get_recorded_iterator():
-            yield item.value_iterated_to / 1e6, item.count_at_value_iterated_to
+        # hdrh's own iterator takes 30 ms, this one 1 ms.
+        for index, count in enumerate(self._all.counts):
+            if count:
+                value = self._all.get_value_from_index(index)
+                yield self._all.get_highest_equivalent_value(value) / 1e6, count
