@@ -31,6 +31,7 @@ _INGESTION = {"app.kubernetes.io/part-of": "anchorage", "app.kubernetes.io/compo
 _HEAD = {"ray.io/node-type": "head"}
 _WORKER = {"ray.io/node-type": "worker"}
 _MILVUS, _POSTGRES = {"app.kubernetes.io/name": "milvus"}, {"app.kubernetes.io/name": "postgres"}
+_MASTER = {"app.kubernetes.io/component": "loadtest", "anchorage.dev/role": "master"}
 #: Ray's own ports are many and any: these stand for them.
 _GCS, _AGENT, _ANY = 6379, 52365, 41234
 FLOWS = (
@@ -48,6 +49,7 @@ FLOWS = (
     Flow("head to Redis", {**_SERVING, **_HEAD}, {"app.kubernetes.io/component": "redis"}, 6379),
     Flow("Api to guard", {**_SERVING, **_WORKER}, {"app.kubernetes.io/component": "guard"}, 8080),
     Flow("load test to Api", {"app.kubernetes.io/component": "loadtest"}, {**_SERVING, "ray.io/group": "cpu"}, 8000),
+    Flow("load test's workers to their master", {"anchorage.dev/role": "worker"}, _MASTER, 5557),
     Flow("Milvus to its object store", _MILVUS, {"app.kubernetes.io/component": "object-storage"}, 8333),
 )
 #: Component or role -> what its pods ask outside of the namespace: the API server, or the web.
@@ -61,6 +63,7 @@ OUTSIDE = {
 CLOSED = (
     Flow("PostgreSQL to Api", _POSTGRES, {**_SERVING, **_WORKER}, 8000),
     Flow("load test to Milvus", {"app.kubernetes.io/component": "loadtest"}, _MILVUS, 19530),
+    Flow("Api to the load test", _SERVING, _MASTER, 5557),
 )
 
 
