@@ -38,8 +38,8 @@ _START_DIGITS = 4
 _MISSING_SHOWN = 8
 
 
-class NotWhole(AnchorageError):
-    """A file did not come home, or not all of it; the message says what is missing and what to do."""
+class NoResult(AnchorageError):
+    """A run ended without a result, or it did not come home whole: the message says why, and what to do."""
 
 
 def lines(file: bytes, most: int = EXACT_BYTES) -> Iterator[str]:
@@ -106,15 +106,15 @@ class Gathered:
         return bool(self._sum) and len(self._pieces) == self._of
 
     def file(self) -> bytes:
-        """Raises NotWhole."""
+        """Raises NoResult."""
         if not self.whole:
-            raise NotWhole(self._lack())
+            raise NoResult(self._lack())
         try:
             packed = b"".join(base64.b64decode(self._pieces[number], validate=True) for number in sorted(self._pieces))
         except binascii.Error:
             packed = b""
         if hashlib.sha256(packed).hexdigest() != self._sum:
-            raise NotWhole("The result did not come home: a part of it was changed on the way (its checksum differs).")
+            raise NoResult("The result did not come home: a part of it was changed on the way (its checksum differs).")
         return lzma.decompress(packed)
 
     def _lack(self) -> str:

@@ -103,7 +103,16 @@ class Cluster:
 
     def events(self, path: str, query: Query, *, silence_s: float) -> Iterator[Json]:
         """A watch's events, until the server ends it. `silence_s`: a connection that says nothing so long is dead."""
-        response = self._send("GET", path, {**query, "watch": True}, None, _JSON, read_s=silence_s, stream=True)
+        for line in self.lines(path, {**query, "watch": True}, silence_s=silence_s):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise _Passing("A watch sent what is no JSON.") from error
+
+    def lines(self, path: str, query: Query, *, silence_s: float) -> Iterator[bytes]:
+        """Whole lines as they come, a log's for example, until the server ends them; `silence_s` as of `events`."""
+        response = self._send("GET", path, query, None, _JSON, read_s=silence_s, stream=True)
         try:
             with _translated(self.name):
                 yield from _lines(response)
@@ -266,14 +275,8 @@ def _plain(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _lines(response: Any) -> Iterator[Json]:
-    """One JSON object a line, whole."""
+def _lines(response: Any) -> Iterator[bytes]:
     rest = b""
     for piece in response.stream(amt=None, decode_content=True):
         *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise _Passing("A watch sent what is no JSON.") from error
+        yield from lines

@@ -1,0 +1,55 @@
+"""`anchorage loadtest run --on-cluster`: the same load from pods of the deployment's cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from loadtest.run import Study
+
+#: Makes one level: locust's arguments, and what is told its progress once a second → what was measured.
+LevelRunner: TypeAlias = Callable[[Sequence[str], Callable[[Mapping[str, Any]], None]], Study]
+
+OnCluster = Annotated[
+    bool,
+    typer.Option("--on-cluster", help="From pods of the cluster: the URL is one that they reach, http://anchorage."),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", help="With --on-cluster: pods that ask, with a core each.", min=1, max=1000)
+]
+Image = Annotated[
+    str, typer.Option("--image", help="With --on-cluster. Default: the image of the deployment's Api.", show_default="")
+]
+Keep = Annotated[bool, typer.Option("--keep", help="With --on-cluster: leave the Jobs there, for a day.")]
+WithCluster = Annotated[
+    bool, typer.Option("--cluster", help="Watch replicas and GPU nodes on the cluster while the load is on.")
+]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Of the deployment on the cluster.")]
+Context = Annotated[str | None, typer.Option("--context", help="Of the kubeconfig.")]
+Kubeconfig = Annotated[
+    str | None, typer.Option("--kubeconfig", envvar="KUBECONFIG", help="Default: ~/.kube/config.", show_default=False)
+]
+#: What pods of the deployment call it.
+URL = "http://anchorage"
+
+
+def runner(
+    namespace: str,
+    kubeconfig: str | None,
+    context: str | None,
+    *,
+    workers: int = 2,
+    image: str = "",
+    api_key: str = "",
+    keep: bool = False,
+    on_state: Callable[[str], None] = lambda state: None,
+) -> LevelRunner:
+    """Raises ConfigurationError (no kubeconfig), ClusterUnavailable. What it makes raises as `ClusterRuns.run`."""
+    from loadtest.cluster_job import ClusterRuns
+    from serving.cluster.kubeconfig import connect
+
+    cluster = connect(kubeconfig, context)
+    cluster.get("/version", patience_s=5.0)
+    return ClusterRuns(cluster, namespace, workers, image, api_key, keep, on_state=on_state).run

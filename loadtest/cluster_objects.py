@@ -1,0 +1,224 @@
+"""What one run on a cluster is made of: the component `loadtest` of the manifests under a name of its own. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from serving.errors import ConfigurationError
+
+Json = dict[str, Any]
+
+#: The name of everything in the component, and of the Secret with the key of the Api.
+COMPONENT = "anchorage-loadtest"
+RUN, ROLE = "anchorage.dev/loadtest", "anchorage.dev/role"
+#: The deployment's own Service.
+SERVICE = "anchorage"
+#: Where a run's files are in its pods.
+_FILES = "/files"
+#: A ConfigMap holds 1 MiB, keys and all.
+_FILES_BYTES = 2**20 - 2**12
+#: A result that nobody fetched is there so long, seconds.
+_TTL_S = 24 * 3600
+#: Beyond what a run's own options add up to, seconds: the image, the end, the result.
+_SPARE_S = 900.0
+_SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+#: Options that take time, with locust's or our defaults, seconds. A run without a time has a day.
+_SPANS = {"--run-time": 86400.0, "--stop-timeout": 60.0, "--ready-s": 300.0}
+_PLACED = ("imagePullSecrets", "nodeSelector", "tolerations")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`arguments` are the master's, of `python -m loadtest.locustfile`. `placement`: fields of a pod's spec.
+
+    `start_s`: how long pods may take until they work.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    workers: int
+    image: str
+    start_s: float
+    namespace: str
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    api_key: str = ""
+
+
+def component() -> list[Json]:
+    """As it is shipped. Raises ConfigurationError."""
+    import yaml
+
+    from serving.cluster.render import manifests
+
+    folder = manifests() / "components" / "loadtest"
+    files = sorted(path for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
+    return [yaml.safe_load(path.read_text()) for path in files]
+
+
+def objects(run: Run) -> list[Json]:
+    """The master's Job comes first: all others are made to go with it. Raises ConfigurationError (files)."""
+    arguments, files = _with_files(run.arguments)
+    things = [_renamed(thing, run.name) for thing in component()]
+    things.sort(key=lambda thing: (thing["kind"] != "Job", thing["metadata"]["name"]))
+    for thing in things:
+        thing["metadata"] = {**thing["metadata"], "namespace": run.namespace}
+        thing["metadata"]["labels"] = {**thing["metadata"]["labels"], RUN: run.name}
+        if thing["kind"] == "Job":
+            _job(thing["spec"], run, arguments, bool(files))
+    if not _ours(_option(arguments, "--host"), run.namespace):
+        things.append(_way_out(run, arguments))
+    if run.api_key:
+        things.append(_object(run, "Secret", {"stringData": {"api-key": run.api_key}}))
+    if files:
+        things.append(_object(run, "ConfigMap", {"data": files}))
+    return things
+
+
+def placement(services: Sequence[Json]) -> tuple[str, Json]:
+    """(image, fields of a pod's spec) of the Api's pods, where a deployment is; an empty image where there is none."""
+    for service in services:
+        groups = ((service.get("spec") or {}).get("rayClusterConfig") or {}).get("workerGroupSpecs") or []
+        for group in groups:
+            spec = group["template"]["spec"]
+            if group.get("groupName") == "cpu":
+                return str(spec["containers"][0]["image"]), {name: spec[name] for name in _PLACED if spec.get(name)}
+    return "", {}
+
+
+def _job(spec: Json, run: Run, arguments: Sequence[str], files: bool) -> None:
+    spec["activeDeadlineSeconds"] = int(_longest_s(arguments) + 2 * run.start_s + _SPARE_S)
+    spec["ttlSecondsAfterFinished"] = _TTL_S
+    pod = spec["template"]["spec"]
+    pod.update(run.placement)
+    (container,) = pod["containers"]
+    container["image"] = run.image
+    if "completions" in spec:
+        spec["completions"] = spec["parallelism"] = run.workers
+    else:
+        container["args"] = list(arguments)
+    told = {"--workers": run.workers, "--wait-s": int(run.start_s)}
+    container["command"] = [_told(part, told) for part in container["command"]]
+    if not run.api_key:
+        for variable in container["env"]:
+            if "valueFrom" in variable:
+                variable["valueFrom"]["secretKeyRef"]["name"] = COMPONENT
+    if files:
+        container["volumeMounts"].append({"name": "files", "mountPath": _FILES})
+        pod["volumes"].append({"name": "files", "configMap": {"name": run.name}})
+
+
+def _told(part: str, told: Mapping[str, int]) -> str:
+    name = part.partition("=")[0]
+    return f"{name}={told[name]}" if name in told else part
+
+
+def _object(run: Run, kind: str, content: Json) -> Json:
+    labels = {**_LABELS, RUN: run.name}
+    metadata = {"name": run.name, "namespace": run.namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **content}
+
+
+_LABELS = {f"app.kubernetes.io/{key}": value for key, value in
+           (("name", "anchorage"), ("component", "loadtest"), ("part-of", "anchorage"))}  # fmt: skip
+
+
+def _way_out(run: Run, arguments: Sequence[str]) -> Json:
+    """To a server that is none of this deployment: its port, wherever it is."""
+    url = urlsplit(_option(arguments, "--host"))
+    port = url.port or (443 if url.scheme == "https" else 80)
+    spec = {
+        "podSelector": {"matchLabels": {RUN: run.name}},
+        "policyTypes": ["Egress"],
+        "egress": [{"ports": [{"protocol": "TCP", "port": port}]}],
+    }
+    policy = _object(run, "NetworkPolicy", {"spec": spec})
+    policy["metadata"]["name"] = f"{run.name}-target"
+    return {**policy, "apiVersion": "networking.k8s.io/v1"}
+
+
+def _ours(url: str, namespace: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    name, _, rest = host.partition(".")
+    return name == SERVICE and (not rest or rest.split(".")[0] == namespace)
+
+
+def _renamed(value: Any, name: str) -> Any:
+    """What begins with the component's name, in every field: names, selectors, hosts in command lines."""
+    if isinstance(value, dict):
+        return {key: _renamed(inner, name) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, name) for inner in value]
+    return re.sub(rf"\b{COMPONENT}\b", name, value) if isinstance(value, str) else value
+
+
+def _with_files(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Files of this machine become files of the pods. Raises ConfigurationError for what does not fit."""
+    joined, files = _joined(arguments), {}
+    for place, argument in enumerate(joined):
+        option, _, value = argument.partition("=")
+        kind, path = ("trace:", value.removeprefix("trace:")) if value.startswith("trace:") else ("", value)
+        if option != "--questions" and not (option == "--arrivals" and kind):
+            continue
+        path, comma, speed = path.partition(",") if kind else (path, "", "")
+        name = f"{option.removeprefix('--')}{Path(path).suffix}"
+        try:
+            files[name] = Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{option} {path}: cannot be read: {error}") from error
+        joined[place] = f"{option}={kind}{_FILES}/{name}{comma}{speed}"
+    size = sum(len(text.encode()) for text in files.values())
+    if size > _FILES_BYTES:
+        raise ConfigurationError(
+            f"{' and '.join(files)}: {size / 2**20:.1f} MiB do not fit into a ConfigMap (1 MiB): take a part of them."
+        )
+    return joined, files
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--option value` as `--option=value`, which is one argument."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1].startswith("--") and "=" not in found[-1] and not argument.startswith("-"):
+            found[-1] = f"{found[-1]}={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
+def _option(arguments: Sequence[str], name: str) -> str:
+    """The last one counts; empty where it is not given."""
+    given = [each.partition("=")[2] for each in _joined(arguments) if each.partition("=")[0] == name]
+    return given[-1] if given else ""
+
+
+def _longest_s(arguments: Sequence[str]) -> float:
+    return sum(_seconds(_option(arguments, name)) or default for name, default in _SPANS.items())
+
+
+def _seconds(span: str) -> float:
+    """As locust writes it: `90`, `90s`, `1h30m`; 0 for anything else, which locust will refuse."""
+    found = _SPAN.fullmatch(span)
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def walk(things: Sequence[Json]) -> Iterator[tuple[str, str]]:
+    """(path of its kind in its namespace, name) of each."""
+    for thing in things:
+        version = thing["apiVersion"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        yield f"{root}/namespaces/{thing['metadata']['namespace']}/{_PLURALS[thing['kind']]}", thing["metadata"]["name"]
+
+
+_PLURALS = {
+    "Job": "jobs",
+    "Service": "services",
+    "NetworkPolicy": "networkpolicies",
+    "Secret": "secrets",
+    "ConfigMap": "configmaps",
+}
