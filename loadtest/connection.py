@@ -1,0 +1,339 @@
+"""HTTP/1.1 over gevent, made for timing. The only user of gevent's sockets and of geventhttpclient's parser.
+
+The moment of arrival is taken right after each read of a connection, before anything looks at the bytes. Reads happen
+in callbacks of the event loop: all connections that have something are read one after the other, and the greenlet of a
+request is woken once, when it is over. Each wait ends by a limit; one timer per request watches them all.
+
+Proxies of the environment are not used and redirects are not followed: what is measured is the server that was named.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import gevent
+import gevent.socket
+import gevent.ssl
+from gevent import get_hub
+from gevent.event import Event
+from gevent.monkey import get_original
+from geventhttpclient.response import HTTPParseError, HTTPResponse
+
+from loadtest.failures import Broken, Failure, of_connecting, of_transfer
+from loadtest.reply import Reply
+from loadtest.target import Target
+
+Clock: TypeAlias = Callable[[], float]
+#: Somebody ended the greenlet that waits.
+Killed = gevent.GreenletExit
+
+#: More than a kernel has at once of one stream, and little enough to be made for each read.
+_READ_BYTES = 64 * 2**10
+_MAX_HEAD_BYTES = 256 * 2**10
+#: How long to wait for the end of what nobody needs, only to keep the connection or to read an error's message.
+_LINGER_S = 1.0
+_READ, _WRITE = 1, 2
+_NOTHING_YET = (BlockingIOError, gevent.ssl.SSLWantReadError, gevent.ssl.SSLWantWriteError)
+
+
+class Connections:
+    """To one target: as many as there are requests at a time, each kept for the next request."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._idle: list[Any] = []
+        self._tls = _tls() if target.scheme == "https" else None
+
+    def send(self, request: bytes, reply: Reply, clock: Clock, until: float) -> None:
+        """Sends it and has `reply` read what comes, at most `until` on the clock. Raises Failure.
+
+        A connection that was kept may have been closed by the server meanwhile, before it saw the request: if not a
+        byte of a response came on it, the request is sent once more, on a new one (RFC 9110, 9.2.2).
+        """
+        kept = self._kept()
+        if kept is not None and self._transferred(kept, _Transfer(kept, request, reply, clock), until, again=True):
+            return
+        fresh = self._connected(until - clock())
+        self._transferred(fresh, _Transfer(fresh, request, reply, clock), until, again=False)
+
+    def close(self) -> None:
+        """Closes those that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _transferred(self, connection: Any, transfer: _Transfer, until: float, *, again: bool) -> bool:
+        """False: nothing came, and it may be tried `again`. Raises Failure."""
+        try:
+            transfer.run(self._target.limits.stall_s, until)
+        except Failure as failure:
+            if again and transfer.received == 0 and failure.kind in ("reset", "cut"):
+                return False
+            raise
+        finally:
+            # A kill (GreenletExit) comes through here, too.
+            if transfer.reusable:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        return True
+
+    def _kept(self) -> Any | None:
+        """The one that was used last, of those that are still good."""
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_silent(connection):
+                return connection
+            connection.close()
+        return None
+
+    def _connected(self, left_s: float) -> Any:
+        """A new one. Raises Failure."""
+        allowed = min(self._target.limits.connect_s, left_s)
+        limit = gevent.Timeout(max(0.0, allowed))
+        try:
+            with limit:
+                return self._opened(allowed)
+        except gevent.Timeout as error:
+            if error is not limit:
+                raise
+            raise Failure("connect_timeout", f"no connection within {allowed:.3g} s") from None
+
+    def _opened(self, allowed: float) -> Any:
+        """To the first address that answers; one that does not answer leaves the others their time."""
+        failure = Failure("unreachable", "the host has no address")
+        try:
+            addresses = _addresses(self._target.host, self._target.port)
+        except (OSError, UnicodeError) as error:
+            raise of_connecting(error, secured=False) from error
+        for place, (family, address) in enumerate(addresses):
+            try:
+                return self._opened_at(family, address, allowed / (len(addresses) - place))
+            except Failure as error:
+                failure = error
+        raise failure
+
+    def _opened_at(self, family: int, address: Any, allowed: float) -> Any:
+        connection: Any = None
+        secured = False
+        try:
+            connection = gevent.socket.socket(family, gevent.socket.SOCK_STREAM)
+            connection.settimeout(allowed)
+            connection.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
+            connection.connect(address)
+            if self._tls is not None:
+                secured = True
+                connection = self._tls.wrap_socket(
+                    connection, server_hostname=self._target.host, do_handshake_on_connect=False
+                )
+                connection.do_handshake()
+            connection.settimeout(0.0)
+        except BaseException as error:  # a kill and the timeout as well: nobody else knows this socket
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError | UnicodeError):
+                raise of_connecting(error, secured=secured) from error
+            raise
+        return connection
+
+
+class _Transfer:
+    """One request and its response. `received`: bytes that came; `reusable`: the connection can carry another."""
+
+    def __init__(self, connection: Any, request: bytes, reply: Reply, clock: Clock) -> None:
+        self.received = 0
+        self.reusable = False
+        self._connection = connection
+        self._recv = connection.recv
+        #: TLS reads records: of one that was read, there may be more than was asked for.
+        self._pending = getattr(connection, "pending", None)
+        self._unsent = memoryview(request)
+        self._reply = reply
+        self._response = _Response()
+        self._clock = clock
+        self._over = Event()
+        self._error: BaseException | None = None
+        self._loop = get_hub().loop
+        self._reading = self._loop.io(connection.fileno(), _READ)
+        self._writing = self._loop.io(connection.fileno(), _WRITE)
+        self._timer: Any = None
+
+    def run(self, stall_s: float, until: float) -> None:
+        """Raises Failure."""
+        self._stall_s = stall_s
+        self._until = until
+        self._alive = self._clock()
+        try:
+            self._reading.start(self._guarded, self._read)
+            self._guarded(self._write)
+            self._guarded(self._look)
+            self._over.wait()
+        finally:
+            for watcher in (self._reading, self._writing, self._timer):
+                if watcher is not None:
+                    watcher.stop()
+                    watcher.close()
+        if self._error is not None:
+            raise self._error
+        if refused := self._reply.refused():
+            raise refused
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """One step, in a callback."""
+        if self._over.is_set():
+            return
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - the event loop has nobody to raise to: the greenlet that waits gets it
+            self._error = error
+            self._stop()
+
+    def _stop(self) -> None:
+        self._reading.stop()
+        self._writing.stop()
+        # Wakes the greenlet after the other connections of this round were read.
+        self._over.set()
+
+    def _look(self) -> None:
+        """Raises Failure when a limit has passed; else looks again at the next one."""
+        now = self._clock()
+        if self._reply.settled:
+            left = (self._reply.ended or now) + _LINGER_S - now
+        else:
+            left = min(self._alive + self._stall_s, self._until) - now
+        if left > 0:
+            self._look_in(left)
+        elif self._reply.settled:
+            self._stop()
+        elif now >= self._until:
+            raise Failure("timeout", "it took longer than allowed in all")
+        else:
+            raise Failure("stalled", f"not a byte {'more' if self.received else 'came'} within {self._stall_s:.3g} s")
+
+    def _look_in(self, left: float) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+        self._timer = self._loop.timer(left)
+        self._timer.start(self._guarded, self._look, update=True)
+
+    def _write(self) -> None:
+        """As much as the connection takes now; the rest when it takes more."""
+        try:
+            while self._unsent and (sent := self._connection.send(self._unsent)):
+                self._unsent = self._unsent[sent:]
+                self._alive = self._clock()
+        except _NOTHING_YET:
+            pass
+        except OSError:
+            # The server may have said why before it hung up: reading will tell.
+            self._writing.stop()
+            return
+        if not self._unsent:
+            self._writing.stop()
+        elif not self._writing.active:
+            self._writing.start(self._guarded, self._write)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self._recv(_READ_BYTES)
+                now = self._clock()
+            except _NOTHING_YET:
+                return
+            except OSError as error:
+                if not self._reply.settled:
+                    raise of_transfer(error) from error
+                self._stop()
+                return
+            self._alive = now
+            self.received += len(data)
+            self._take(data, now)
+            if self._pending is None or self._over.is_set() or not self._pending():
+                return
+
+    def _take(self, data: bytes, now: float) -> None:
+        response, reply = self._response, self._reply
+        broken = response.fed(data)
+        if reply.status is None and response.status:
+            reply.head(response.status, response.retry_after, now)
+        for body in response.bodies:
+            reply.body(body, now)
+        response.bodies.clear()
+        if response.whole:
+            reply.close(now)
+            self.reusable = not (self._unsent or response.should_close() or reply.refused())
+            self._stop()
+        elif broken or not data:
+            if not reply.settled:
+                raise broken or Failure("cut", "closed in mid-answer" if self.received else "closed without an answer")
+            self._stop()
+        elif reply.settled:
+            self._look()
+
+
+class _Response(HTTPResponse):  # type: ignore[misc] # geventhttpclient is not looked into
+    """geventhttpclient's parser, fed by us. `bodies`: of the response's body, what has come and nobody took."""
+
+    def __init__(self) -> None:
+        super().__init__("POST")
+        self.bodies: list[bytes] = []
+        self._on_body = self.bodies.append
+        self._head_bytes = 0
+
+    def fed(self, data: bytes) -> Broken | None:
+        """What is wrong with it. All that came before in the same bytes is there all the same."""
+        if not self.headers_complete:
+            self._head_bytes += len(data)
+        try:
+            self.feed(data)
+        except HTTPParseError as error:
+            return None if self.whole or not data else Broken(f"no HTTP: {error}")
+        if not self.headers_complete and self._head_bytes > _MAX_HEAD_BYTES:
+            return Broken(f"headers of more than {_MAX_HEAD_BYTES >> 10} KiB")
+        return None
+
+    @property
+    def status(self) -> int | None:
+        """None until the headers are there; those of an interim response (1xx) do not count."""
+        status: int = self.get_code()
+        return status if self.headers_complete and status >= 200 else None
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.message_complete and self.get_code() >= 200)
+
+    @property
+    def retry_after(self) -> str | None:
+        value = self.get("retry-after")
+        return value if isinstance(value, str) else None
+
+
+def pause(seconds: float) -> None:
+    """Others run meanwhile."""
+    gevent.sleep(seconds)
+
+
+def _tls() -> Any:
+    """The system's authorities; OpenSSL's SSL_CERT_FILE names others."""
+    context = gevent.ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """A number is its own address; names are looked up each time, as servers behind them come and go."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        found = gevent.socket.getaddrinfo(host, port, 0, gevent.socket.SOCK_STREAM)
+        return [(family, address) for family, *_, address in found]
+    return [(gevent.socket.AF_INET6 if version == 6 else gevent.socket.AF_INET, (host, port))]
+
+
+def _is_silent(connection: Any) -> bool:
+    """Nothing to read: what is closed has its end to read, and nothing else should come while nobody asked."""
+    poll = get_original("select", "poll")()
+    poll.register(connection.fileno(), _READ)
+    return not poll.poll(0)
