@@ -18,6 +18,7 @@ from serving.errors import ConfigurationError
 CAP = 8
 #: A length above this is a mistake in the command line.
 _MOST = 10_000_000
+_MOST_SIGMA = 4
 _FORMS = "64, uniform:32-256 or lognormal:128,0.5"
 
 
@@ -34,39 +35,50 @@ def lengths(spec: str, option: str) -> Lengths:
     kind, colon, rest = spec.strip().partition(":")
     try:
         if not colon:
-            (fixed,) = _whole(kind)
-            return Lengths(spec, lambda _: fixed)
+            return Lengths(spec, _fixed(kind))
         if kind == "uniform":
-            least, most = _whole(*rest.split("-"))
-            return Lengths(spec, _uniform(least, most))
+            return Lengths(spec, _uniform(*rest.split("-")))
         if kind == "lognormal":
-            middle, sigma = rest.split(",")
-            (median,) = _whole(middle)
-            return Lengths(spec, _lognormal(median, float(sigma)))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{option} {spec!r} is no length in tokens ({error}): it should be {_FORMS}"
-        ) from error
-    raise ConfigurationError(f"{option} {spec!r} is no length in tokens: it should be {_FORMS}")
+            return Lengths(spec, _lognormal(*rest.split(",")))
+    except _Wrong as error:
+        raise ConfigurationError(f"{option} {spec!r}: {error}; it should be {_FORMS}") from error
+    raise ConfigurationError(f"{option} {spec!r} is no length in tokens; it should be {_FORMS}")
 
 
-def _whole(*texts: str) -> list[int]:
-    """Raises ValueError."""
-    numbers = [int(text) for text in texts]
-    if not all(1 <= number <= _MOST for number in numbers):
-        raise ValueError(f"lengths go from 1 to {_MOST:,}")
-    return numbers
+class _Wrong(ValueError):
+    """Says what is wrong with a spec."""
 
 
-def _uniform(least: int, most: int) -> Callable[[float], int]:
+def _tokens(text: str) -> int:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= _MOST:
+        raise _Wrong(f"{text.strip()!r} is no whole number of tokens from 1 to {_MOST:,}")
+    return int(text)
+
+
+def _fixed(text: str) -> Callable[[float], int]:
+    tokens = _tokens(text)
+    return lambda _: tokens
+
+
+def _uniform(*parts: str) -> Callable[[float], int]:
+    if len(parts) != 2:
+        raise _Wrong("the least and the most tokens are wanted")
+    least, most = map(_tokens, parts)
     if most < least:
-        raise ValueError(f"{most} is less than {least}")
+        raise _Wrong(f"{most} is less than {least}")
     return lambda u: least + int(u * (most - least + 1))
 
 
-def _lognormal(median: int, sigma: float) -> Callable[[float], int]:
-    if not 0 <= sigma <= 4:
-        raise ValueError("sigma goes from 0 to 4")
+def _lognormal(*parts: str) -> Callable[[float], int]:
+    if len(parts) != 2:
+        raise _Wrong("a median and a sigma are wanted")
+    median = _tokens(parts[0])
+    try:
+        sigma = float(parts[1])
+    except ValueError:
+        sigma = math.nan
+    if not 0 <= sigma <= _MOST_SIGMA:
+        raise _Wrong(f"sigma {parts[1].strip()!r} is no number from 0 to {_MOST_SIGMA}")
     normal = NormalDist()
 
     def at(u: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
@@ -108,7 +108,8 @@ class Workload:
         self._questions = questions
         self._trace = trace
         _check(options)
-        self._tasks, self._task_weights = _mix(options.mix)
+        weights = mix(options.mix)
+        self._tasks, self._task_bounds = list(weights), _shares(list(weights.values()))
         self._popular = _Popularity(len(questions), options.zipf, options.seed)
         talks = [place for place, question in enumerate(questions) if question.turns] or range(len(questions))
         self._talks, self._popular_talks = talks, _Popularity(len(talks), options.zipf, options.seed)
@@ -131,7 +132,7 @@ class Workload:
     def ask(self, number: int) -> Ask:
         """What request `number` asks, from 0. The same whenever and wherever it is called."""
         draw = self._draw(number)
-        task = self._tasks[bisect(self._task_weights, draw.task)]
+        task = self._tasks[bisect(self._task_bounds, draw.task)]
         if task == "upload":
             return self._upload(number, draw)
         if task == "turn":
@@ -146,7 +147,7 @@ class Workload:
         return Ask(
             number=number,
             task=task,
-            text=f"{question.text} {self._salt(number)}" if searched and self._options.unique else question.text,
+            text=f"{question.text} {self._salt(number)}" if self._options.unique else question.text,
             question=place,
             max_tokens=None if searched else self._max_tokens(number, draw),
             collection=collections[int(draw.collection * len(collections))] if collections else None,
@@ -256,24 +257,23 @@ def _shares(weights: Sequence[float]) -> list[float]:
     return [bound / whole for bound in accumulate(weights[:-1])]
 
 
-def _mix(spec: str) -> tuple[list[Task], list[float]]:
+def mix(spec: str) -> Mapping[Task, float]:
+    """Weights of tasks, of `stream=8,ask=1`. Raises ConfigurationError that names the option."""
     weights: dict[Task, float] = {}
     for part in spec.split(","):
         name, equals, weight = (piece.strip() for piece in part.partition("="))
         task = next((task for task in TASKS if task == name), None)
-        if task is None or task in weights:
-            raise ConfigurationError(
-                f"--mix {spec!r}: {name!r} is given twice"
-                if task
-                else f"--mix {spec!r}: {name!r} is none of {', '.join(TASKS)}"
-            )
+        if task is None:
+            raise ConfigurationError(f"--mix {spec!r}: {name!r} is none of {', '.join(TASKS)}")
+        if task in weights:
+            raise ConfigurationError(f"--mix {spec!r}: {name} is given twice")
         try:
             weights[task] = float(weight) if equals else 1.0
         except ValueError as error:
-            raise ConfigurationError(f"--mix {spec!r}: {weight!r} is no number") from error
+            raise ConfigurationError(f"--mix {spec!r}: {weight!r} is no number; it should be stream=8,ask=1") from error
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not any(weights.values()):
         raise ConfigurationError(f"--mix {spec!r}: weights must be above 0, and finite")
-    return list(weights), _shares(list(weights.values()))
+    return weights
 
 
 def _check(options: Options) -> None:
