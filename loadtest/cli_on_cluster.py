@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from loadtest.cluster_look import Looking
 from loadtest.run import Study
 
 #: Makes one level: locust's arguments, and what is told its progress once a second → what was measured.
@@ -53,3 +54,25 @@ def runner(
     cluster = connect(kubeconfig, context)
     cluster.get("/version", patience_s=5.0)
     return ClusterRuns(cluster, namespace, workers, image, api_key, keep, on_state=on_state).run
+
+
+def looking(
+    url: str,
+    *,
+    cluster: bool,
+    namespace: str = "anchorage",
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    api_key: str = "",
+) -> Looking:
+    """How the serving side is looked at: the cluster, or else what the server at `url` says of itself.
+
+    Raises ConfigurationError (no kubeconfig).
+    """
+    from loadtest.cluster_look import of_cluster, of_server
+    from serving.cluster.kubeconfig import connect
+
+    if not cluster:
+        return of_server(url, api_key)
+    # A look that is late is a look that is missing: not repeated for long.
+    return of_cluster(connect(kubeconfig, context, patience_s=2.0, read_s=10.0), namespace)

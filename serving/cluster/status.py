@@ -143,22 +143,32 @@ def _load(cluster: Cluster, namespace: str) -> Json:
         text = cluster.text(path, silence_s=_METRICS_S)
     except AnchorageError as error:
         return {"replicas": None, "reason": f"its metrics could not be read: {error}"}
-    samples = [(name, _labels(labels), float(value)) for name, labels, value in _SAMPLE.findall(text)]
+    samples = _samples(text)
 
     def total(name: str) -> float:
         return sum(value for each, _, value in samples if each == name)
 
     return {
-        "replicas": {
-            deployment: len({labels.get("replica") for each, labels, _ in samples if each == metric})
-            for deployment, metric in _COUNTED.items()
-        },
+        "replicas": {deployment: len(names) for deployment, names in replicas(text).items()},
         "requests_running": total("anchorage_requests_running"),
         "requests_queued": total("anchorage_requests_queued"),
         "engine_running": total("anchorage_engine_requests"),
         "uploads_waiting": total("anchorage_operations_waiting"),
         "reason": "",
     }
+
+
+def replicas(text: str) -> dict[str, set[str]]:
+    """Names of the replicas by deployment of Ray Serve, as our own `/metrics` has them; none for one that sleeps."""
+    samples = _samples(text)
+    return {
+        deployment: {str(labels.get("replica")) for each, labels, _ in samples if each == metric}
+        for deployment, metric in _COUNTED.items()
+    }
+
+
+def _samples(text: str) -> list[tuple[str, Mapping[str, Any], float]]:
+    return [(name, _labels(labels), float(value)) for name, labels, value in _SAMPLE.findall(text)]
 
 
 def _labels(text: str) -> Mapping[str, Any]:
