@@ -6,7 +6,7 @@ before, so that repeats of a level can be judged together and the answer is one 
 An outcome is evidence, not a verdict: near the knee one run of a minute says little, because a queue's worst moments
 come in clumps. It says how far the binding objective was from its bound (`excess`, a logarithm) and how far that may be
 wrong (`spread`, by bootstrap): together the chance that this rate does not keep the objectives. Latency rises with the
-load, so a level that is kept speaks for all below it, one that is missed for all above. The chances of all levels
+load, so a level that is kept speaks for all below it, one that is missed for all above. The chances of all
 together give the probability that the knee is in the gap between one rate and the next (probabilistic bisection:
 Waeber, Frazier and Henderson 2013), and the next level is the one that halves it. So a level far from the knee takes one
 run, a level at the knee is repeated (other seeds, judged together) up to `repeats` times, and an outcome that misled is
