@@ -1,0 +1,211 @@
+"""Begins a run, in all its processes at the same moment, follows it, ends it, and keeps its result. gevent.
+
+It sits in locust's master, or in the only process of a run. What it needs of locust it is given (`Company`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event
+
+from loadtest import machine
+from loadtest.exchange import Exchange
+from loadtest.gathering import Gathering, Report
+from loadtest.locust_options import KEY, Settings
+from loadtest.part import Part
+from loadtest.progress import Phase, Progress
+from loadtest.run import Run, Study
+
+logger = logging.getLogger(__name__)
+
+#: Between telling everybody to begin and the beginning: for making texts and collecting garbage.
+_LEAD_S = 0.5
+#: For workers that are told to prepare: more than it takes to read a file of questions.
+_PREPARE_S = 30.0
+#: Beyond the time that answers have: for the last reports.
+_REPORTS_S = 15.0
+_LOOK_EVERY_S = 0.1
+#: Who leaves so shortly before the end was stopped with it (Ctrl-C goes to all processes of a terminal).
+_TOGETHER_S = 2.0
+
+
+class Company(Protocol):
+    """The processes of a run."""
+
+    def here(self) -> Collection[str]:
+        """Those that are alive, by the names that their messages have."""
+
+    def tell_begin(self, node: str, part: Part) -> None:
+        """Returns at once."""
+
+    def tell_end(self) -> None:
+        """All: to stop asking, and to report the last. Returns at once."""
+
+    def stop(self) -> None:
+        """The test is over for locust, too."""
+
+
+class Conductor:
+    """Of one run."""
+
+    def __init__(self, settings: Settings, kept: Mapping[str, Any], company: Company) -> None:
+        """Raises ConfigurationError. `kept`: see `Study.settings`."""
+        settings.check_times()
+        self._settings = settings
+        self._kept = kept
+        self._company = company
+        self._progress = Progress(settings.progress)
+        self._gathering = Gathering(Run(settings.load(), 0.0, float(settings.warmup_s)))
+        self._nodes = list(company.here())
+        self._prepared: set[str] = set()
+        self._refused = ""
+        self._left: dict[str, float] = {}
+        self._zero: float | None = None
+        self._held_s: float | None = None
+        self._ended = Event()
+        self._concluded = False
+        self._model = ""
+        self._machine: dict[str, Any] = {}
+        self._writer = gevent.spawn(self._write_progress)
+
+    def wait_ready(self) -> None:
+        """For the server. Raises Unavailable, ConfigurationError."""
+        exchange = Exchange(self._settings.target)
+        exchange.wait_ready(self._settings.ready_s)
+        self._model = exchange.choose_model()
+        exchange.close()
+        self._machine = machine.describe("locust")
+
+    def prepared(self, node: str, refused: str = "") -> None:
+        """`refused`: why it cannot take part."""
+        self._prepared.add(node)
+        self._refused = self._refused or refused
+
+    def take(self, node: str, report: Report) -> None:
+        for record in report.records:
+            self._progress.add(record)
+        self._gathering.take(node, report)
+        if report.last and self._held_s is None:
+            self._left[node] = self._clock()
+
+    def conduct(self) -> str:
+        """Until the run is over; returns why it could not even begin, or nothing."""
+        deadline = time.monotonic() + _PREPARE_S
+        while self._nodes and not self._prepared.issuperset(self._nodes) and time.monotonic() < deadline:
+            gevent.sleep(_LOOK_EVERY_S / 10)
+            self._nodes = [node for node in self._nodes if node in self._company.here()]
+        if self._refused:
+            return self._refused
+        nodes = [node for node in self._nodes if node in self._prepared]
+        if not nodes:
+            return "no worker is there to make the load"
+        self._begin(nodes)
+        while not self._is_over():
+            gevent.sleep(min(_LOOK_EVERY_S, max(0.001, self._left_s())))
+            self._look_for_lost()
+        if self._held_s is None:
+            self._company.stop()
+        return ""
+
+    def end(self, patience_s: float, *, together: bool) -> None:
+        """No more load. `together`: waits until all have reported the last, answers have so long."""
+        if self._held_s is not None or self._zero is None:
+            return
+        clock = max(0.0, self._clock())
+        self._held_s = min(clock, self._settings.duration_s or clock)
+        if together:
+            self._company.tell_end()
+            deadline = time.monotonic() + patience_s + _REPORTS_S
+            while self._gathering.awaited and time.monotonic() < deadline:
+                gevent.sleep(_LOOK_EVERY_S / 10)
+                self._look_for_lost()
+        self._ended.set()
+
+    def abandon(self) -> None:
+        """Waits for no report any more."""
+        self._ended.set()
+
+    def conclude(self) -> Run | None:
+        """The result, kept; None where nothing has begun, or it was concluded. Raises ConfigurationError."""
+        if self._concluded or self._held_s is None:
+            return None
+        self._ended.wait()
+        if self._concluded:
+            return None
+        self._concluded = True
+        self._writer.kill()
+        for node, t_s in self._left.items():
+            if t_s < self._held_s - _TOGETHER_S:
+                self._gathering.leave(node, t_s)
+        run = self._gathering.finish(self._held_s)
+        self._progress.write(max(0.0, self._clock()), 0, "over")
+        if self._settings.result is not None:
+            self._study(run).save(self._settings.result)
+        for reason in run.void:
+            logger.error("This run is void: %s", reason)
+        return run
+
+    def _begin(self, nodes: list[str]) -> None:
+        run = self._gathering.run
+        self._gathering.expect(nodes)
+        self._salt = self._settings.workload.salt or secrets.token_hex(4)
+        self._zero = time.monotonic() + _LEAD_S
+        run.started_at = (datetime.now(UTC) + timedelta(seconds=_LEAD_S)).isoformat(timespec="milliseconds")
+        for index, node in enumerate(nodes):
+            part = Part(index, len(nodes), _LEAD_S, self._settings.duration_s, self._model, self._salt)
+            self._company.tell_begin(node, part)
+
+    def _clock(self) -> float:
+        return 0.0 if self._zero is None else time.monotonic() - self._zero
+
+    def _left_s(self) -> float:
+        duration = self._settings.duration_s
+        return _LOOK_EVERY_S if duration is None else duration - self._clock()
+
+    def _is_over(self) -> bool:
+        answers = self._settings.answers
+        return (
+            self._held_s is not None
+            or self._left_s() <= 0
+            or not self._gathering.awaited
+            or 0 < answers <= self._progress.done + self._progress.failed
+        )
+
+    def _look_for_lost(self) -> None:
+        here = self._company.here()
+        for node in self._gathering.awaited:
+            if node not in here:
+                self._gathering.lose(node, round(self._clock(), 3))
+
+    def _write_progress(self) -> None:
+        while True:
+            self._progress.write(max(0.0, self._clock()), self._gathering.in_flight, self._phase())
+            gevent.sleep(1.0)
+
+    def _phase(self) -> Phase:
+        if self._held_s is not None:
+            return "draining"
+        if self._zero is None or self._clock() < 0:
+            return "waiting"
+        return "warm-up" if self._clock() < self._settings.warmup_s else "measuring"
+
+    def _study(self, run: Run) -> Study:
+        target = self._settings.target
+        key = os.environ.get(KEY)
+        described = dict(self._machine)
+        if key:  # whoever put it on the command line gets it into no result
+            described["command"] = described["command"].replace(key, "***")
+        return Study(
+            runs=[run],
+            settings={**self._kept, "salt": self._salt},
+            machine=described,
+            target={"url": target.url, "model": self._model, "plain": target.plain},
+        )
