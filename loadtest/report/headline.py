@@ -1,0 +1,163 @@
+"""What a stranger reads first: the verdict as a sentence, and the few figures that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from loadtest.figures import Figures
+from loadtest.metrics import Metric
+from loadtest.report.levels import Level
+from loadtest.report.parts import Headline
+from loadtest.report.words import UNKNOWN, count, listed, number, per_second, plural, seconds, share
+from loadtest.run import Study
+from loadtest.slo import Judged
+
+_MOST_DIGITS = 8
+#: Things that are asked for beside questions.
+_OTHER = ("search", "upload")
+#: Titles of metrics that are more than one thing.
+_PLURAL = ("errors", "valid citations", "answers/s", "tokens/s")
+
+
+def headline(study: Study, levels: Sequence[Level], of: Level | None) -> Headline:
+    if of is None or not any(level.figures.requests for level in levels):
+        return Headline("unknown", "NOTHING MEASURED", "No request was meant to start in the measured part.")
+    if all(level.void for level in levels):
+        return _void(levels)
+    if not any(level.figures.answered for level in levels):
+        return _unanswered(of)
+    found = study.found
+    return _found(study, levels, of) if found is not None else _one(of)
+
+
+def _void(levels: Sequence[Level]) -> Headline:
+    reasons = list(dict.fromkeys(reason for level in levels for one in level.runs for reason in one.run.void))
+    why, _, advice = (reasons[0] if reasons else "the load tester was the limit; no reason is given").partition("; ")
+    more = [_sentence(said) for said in (advice, *reasons[1:4]) if said]
+    return Headline("void", "VOID: this test says nothing about the server", _sentence(why).rstrip("."), more)
+
+
+def _unanswered(of: Level) -> Headline:
+    kinds = listed([f"{failed.kind} ({failed.count:,})" for failed in of.figures.errors[:3]])
+    first = of.figures.errors[0].message if of.figures.errors else ""
+    more = [f"What was said: {first}"] if first else []
+    asked = plural(of.figures.requests, "request")
+    return Headline(
+        "bad", "NO ANSWERS", f"Nothing was answered: {_all(of.figures.requests, asked)} failed: {kinds}", more
+    )
+
+
+def _all(many: int, asked: str) -> str:
+    return f"all {asked}" if many > 1 else f"the only {asked.removeprefix('1 ')}"
+
+
+def _one(of: Level) -> Headline:
+    """Of one load, held once or several times."""
+    at = _at(of)
+    more = _told(of)
+    if of.met is None:
+        said = f"Answers {per_second(of.figures.answered_rate)} of {per_second(of.figures.offered_rate)} asked"
+        return Headline("unknown", "NO SLO GIVEN", f"{said}, TTFT p95 {seconds(of.figures.ttft.p95)}", more)
+    if of.met:
+        return Headline("good", "SLO KEPT", f"Keeps the SLO {at}", more)
+    first, *others = _misses(of) or ["why is not known"]
+    return Headline("bad", "SLO NOT KEPT", f"Does not keep the SLO {at}: {first}", [*_also(others), *more])
+
+
+def _found(study: Study, levels: Sequence[Level], of: Level) -> Headline:
+    found = study.found or {}
+    rate, above, sure = found.get("rate"), found.get("above"), bool(found.get("sure"))
+    why = [_sentence(str(found["why"]))] if found.get("why") else []
+    if rate is None:
+        first, *others = _misses(of) or ["no level that was tried kept it"]
+        said = f"Does not keep the SLO, not even {_at(of)}: {first}"
+        return Headline("bad", "SLO NOT KEPT", said, [*_also(others), *why])
+    things = _things(of.figures)
+    about = "Holds" if sure else "Holds about" if above is not None else "Holds at least"
+    said = f"{about} {number(rate)} {things} a second ({_hourly(rate)} an hour) within the SLO"
+    word = "SLO KEPT" if sure else "SLO KEPT, BUT NOT YET SURE"
+    return Headline("good" if sure else "unknown", word, said, [_people(rate), *_beyond(levels, above), *why])
+
+
+def _beyond(levels: Sequence[Level], above: float | None) -> Iterator[str]:
+    level = next((one for one in levels if above is not None and one.rate == above), None)
+    if level is None:
+        yield "Nothing faster was seen to fail."
+        return
+    first, *_ = _misses(level) or ["its runs say so together, though not each alone"]
+    yield f"At {number(above)} a second it does not: {first}."
+
+
+def _told(of: Level) -> list[str]:
+    """What belongs to the sentence, and is no miss."""
+    figures = of.figures
+    told = []
+    if of.met and of.rate:
+        told.append(_people(of.rate))
+    told.append(f"{count(figures.answered)} of {plural(figures.requests, 'request')} were answered.")
+    left_out = [one.title for _, one in of.judged if one.met is None]
+    if left_out:
+        told.append(f"Not judged, because nothing was asked that could tell: {listed(left_out)}.")
+    if of.unsure:
+        told.append(f"{of.kept} of {plural(len(of.runs), 'run')} kept the SLO alone.")
+    return told
+
+
+def _people(rate: float) -> str:
+    return f"That is {number(60 * rate)} people who each ask once a minute."
+
+
+def _misses(of: Level) -> list[str]:
+    """`TTFT p95 is 3.4 s, allowed are 2 s`."""
+    found = [_miss(metric, one) for metric, one in of.judged if one.met is False]
+    return [*found, of.grew] if of.grew else found
+
+
+def _miss(metric: Metric, one: Judged) -> str:
+    if one.value is None:
+        return f"{one.title} is {UNKNOWN} ({one.why})"
+    said, bound = apart(metric, one)
+    verb = "are" if one.title in _PLURAL else "is"
+    return f"{one.title} {verb} {said}, {'allowed are' if metric.better == 'lower' else 'wanted are at least'} {bound}"
+
+
+def apart(metric: Metric, one: Judged) -> tuple[str, str]:
+    """Value and bound, with as many digits as it takes to see that they differ."""
+    said, bound = written(metric, one.value), written(metric, one.bound)
+    for digits in range(4, _MOST_DIGITS):
+        if said != bound or one.value == one.bound:
+            break
+        said = written(metric, one.value, digits)
+    return said, bound
+
+
+def written(metric: Metric, value: float | None, digits: int = 3) -> str:
+    return {"s": seconds, "share": share, "1/s": per_second}[metric.unit](value, digits)
+
+
+def allowed(metric: Metric, one: Judged) -> str:
+    """`at most 2 s`."""
+    return f"{'at most' if metric.better == 'lower' else 'at least'} {written(metric, one.bound)}"
+
+
+def _at(of: Level) -> str:
+    things = _things(of.figures)
+    if of.rate is not None:
+        return f"at {number(of.rate)} {things} a second"
+    return f"with {of.label}, who ask {number(of.figures.offered_rate)} {things} a second"
+
+
+def _things(of: Figures) -> str:
+    return "requests" if any(task in of.tasks for task in _OTHER) else "questions"
+
+
+def _hourly(rate: float) -> str:
+    return number(3600 * rate)
+
+
+def _also(misses: Sequence[str]) -> list[str]:
+    return [f"Also: {listed(list(misses))}."] if misses else []
+
+
+def _sentence(said: str) -> str:
+    return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")

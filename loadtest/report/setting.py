@@ -1,0 +1,94 @@
+"""How it was measured: all that is needed to believe the figures, and to make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loadtest.report.parts import Section
+from loadtest.report.words import UNKNOWN, number
+from loadtest.run import Study
+
+WORDS = (
+    (
+        "Intended start",
+        "Every time on this page counts from the moment the request was meant to start: in an open loop, when the "
+        "schedule says; in a closed loop, when the user wanted to ask. A request that had to wait for the client, or "
+        "behind others, has waited for its user, too.",
+    ),
+    ("TTFT", "Time to first token: from the intended start to the first text of an answer that streams."),
+    (
+        "Gap",
+        "From one piece of text of an answer to the next. Every gap of every answer is counted; none is averaged away.",
+    ),
+    ("Total", "From the intended start to the end of the answer, or to the moment it failed."),
+    (
+        "Goodput",
+        "Good answers a second. An answer is good if it came without an error, and if its own TTFT, its own worst gaps "
+        "and its own total are within the SLO's bounds for them.",
+    ),
+    (
+        "Percentile",
+        "p95 of 2 s: 95 of 100 took 2 s or less. Percentiles are those of all requests of a level in one histogram "
+        "(HDR, three digits), never averages of percentiles.",
+    ),
+    (
+        "Void",
+        "The client was the limit: its process was busy for more than 70 % of a core, or it sent its requests too "
+        "late (p99 of the dispatch delay above 1 ms and above 5 % of the median TTFT). Such a run says nothing about "
+        "the server.",
+    ),
+    ("Source recall", "Of a question whose source is known: the share of its sources among the passages retrieved."),
+    ("Answer match", "Of a question whose answer is known: the share of answers that have it in their text."),
+    ("Valid citations", "The share of an answer's citations that name a passage of it and lie within its text."),
+    (
+        "Not known",
+        "Nobody could see it: the server does not say, or nothing of that kind was asked. It is not the same as 0.",
+    ),
+)
+
+
+def section(study: Study) -> Section:
+    facts = [
+        ("Command", str(study.machine.get("command", UNKNOWN))),
+        ("Commit", str(study.machine.get("commit", UNKNOWN))),
+        *_started(study),
+        *_facts("Client's machine", _machine(study.machine)),
+        *_facts("Server", study.target),
+        *_facts("Asked", study.settings),
+        *_facts("SLO", study.slo),
+    ]
+    return Section("How it was measured", facts=facts)
+
+
+def _started(study: Study) -> Iterator[tuple[str, str]]:
+    times = [run.started_at for run in study.runs if run.started_at]
+    if times:
+        yield "Began", min(times)
+
+
+def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in machine.items() if name not in ("command", "commit")}
+    if isinstance(memory := found.get("memory"), int | float):
+        found["memory"] = f"{number(memory / 2**30)} GiB"
+    return found
+
+
+def _facts(of: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """One for each value that is there, whatever its shape."""
+    if not values:
+        yield of, UNKNOWN
+    for name, value in values.items():
+        yield f"{of}: {name.replace('_', ' ')}", _written(value)
+
+
+def _written(value: Any) -> str:
+    if value is None or value == "":
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_written(part)}" for name, part in value.items() if part is not None) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_written, value)) or "none"
+    return str(value)
