@@ -41,7 +41,7 @@ class Arrivals:
 
     def times(self, duration_s: float, seed: int) -> Iterator[float]:
         """Ascending seconds from the start, all below `duration_s`; the same for the same seed."""
-        return self._times(duration_s, random.Random(f"{seed}:arrivals"))
+        return self._times(duration_s, random.Random(f"{seed}:arrivals")) if duration_s > 0 else iter(())
 
     def rate(self, duration_s: float) -> float:
         """Requests a second that are meant, on average over a run so long."""

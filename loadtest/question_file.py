@@ -34,7 +34,7 @@ class Question:
 def read_questions(path: Path) -> tuple[Question, ...]:
     """At least one. Raises ConfigurationError that names the file and the line."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: a text may hold other separators
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"questions {path} cannot be read: {error}") from error
     questions = []
@@ -42,7 +42,9 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         if line.strip():
             try:
                 questions.append(_question(json.loads(line)))
-            except ValueError as error:
+            except json.JSONDecodeError as error:
+                raise ConfigurationError(f"questions {path}, line {number} is no JSON: {error}") from error
+            except (ValueError, RecursionError) as error:
                 raise ConfigurationError(f"questions {path}, line {number}: {error}") from error
     if not questions:
         raise ConfigurationError(f'questions {path}: there are none; each line is {{"question": "…"}}')
@@ -75,4 +77,5 @@ def _texts(item: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    """Raises ValueError for half of a character, such as JSON's "\\ud800" alone, which nothing can send."""
+    return isinstance(value, str) and bool(value.strip()) and bool(value.encode())

@@ -117,7 +117,7 @@ class Workload:
         self._answer = lengths(options.answer_tokens or ANSWER_TOKENS, "--answer-tokens")
         self._document = lengths(_DOCUMENT_TOKENS, "uploads")
         self._filler = Filler(options.seed)
-        self._steady = [self._draw("question", place) for place in range(len(questions))]
+        self._steady = [self._draw("question", question.text) for question in questions]
 
     @classmethod
     def read(cls, options: Options, trace: Sequence[tuple[int, int]] = ()) -> Self:
