@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
@@ -48,6 +49,12 @@ _SHAPES: Final = (
     "{where}, {who} {did} {what} {when}.",
 )
 _SENTENCES: Final = 2048
+
+
+@lru_cache(maxsize=1)
+def filler(seed: int) -> Filler:
+    """Made once: a process has a workload for each task."""
+    return Filler(seed)
 
 
 class Filler:

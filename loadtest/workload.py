@@ -13,7 +13,7 @@ from pathlib import Path
 from struct import unpack
 from typing import NamedTuple, Self
 
-from loadtest.filler import Filler
+from loadtest.filler import filler
 from loadtest.lengths import lengths
 from loadtest.question_file import HANDBOOK, Question, read_questions
 from loadtest.record import TASKS, Task
@@ -116,7 +116,7 @@ class Workload:
         self._prompt = lengths(options.prompt_tokens, "--prompt-tokens") if options.prompt_tokens else None
         self._answer = lengths(options.answer_tokens or ANSWER_TOKENS, "--answer-tokens")
         self._document = lengths(_DOCUMENT_TOKENS, "uploads")
-        self._filler = Filler(options.seed)
+        self._filler = filler(options.seed)
         self._steady = [self._draw("question", question.text) for question in questions]
 
     @classmethod

@@ -199,8 +199,8 @@ def test_conversations_need_no_follow_ups_in_the_file(tmp_path: Path) -> None:
 
 def test_uploads_are_small_and_distinct_in_a_collection_of_their_own() -> None:
     """Also from run to run: an unchanged document would cost the server nothing."""
-    options = Options(mix="upload", salt="monday")
-    asked = [Workload.read(replace(options, salt=salt)).ask(n) for salt in ("monday", "tuesday") for n in range(200)]
+    days = [Workload.read(Options(mix="upload", salt=salt)) for salt in ("monday", "tuesday")]
+    asked = [day.ask(number) for day in days for number in range(200)]
     assert len({one.uri for one in asked}) == len({one.text for one in asked}) == 400
     assert {one.collection for one in asked} == {UPLOADS}
     assert all(one.title and one.question is None and 50 < words(one.text) < 220 for one in asked)
