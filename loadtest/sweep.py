@@ -4,14 +4,14 @@ The highest rate that keeps the objectives (the knee) is looked for on a grid of
 before, so that repeats of a level can be judged together and the answer is one of a few round numbers.
 
 An outcome is evidence, not a verdict: near the knee one run of a minute says little, because a queue's worst moments
-come in clumps. It says how far the binding objective was from its bound (`excess`, a logarithm) and how far that may be
-wrong (`spread`, by bootstrap): together the chance that this rate does not keep the objectives. Latency rises with the
-load, so a level that is kept speaks for all below it, one that is missed for all above. The chances of all
+come in clumps. It says how far the binding objective was from its bound (`excess`, a logarithm) and how far that may
+be wrong (`spread`, by bootstrap): together the chance that this rate does not keep the objectives. Latency rises with
+the load, so a level that is kept speaks for all below it, one that is missed for all above. The chances of all
 together give the probability that the knee is in the gap between one rate and the next (probabilistic bisection:
-Waeber, Frazier and Henderson 2013), and the next level is the one that halves it. So a level far from the knee takes one
-run, a level at the knee is repeated (other seeds, judged together) up to `repeats` times, and an outcome that misled is
-made good by those around it. A knee that lies at a rate of the grid can never be told to be on one side of it: after
-`repeats` runs the nearer side is taken, which is within one step.
+Waeber, Frazier and Henderson 2013), and the next level is the one that halves it. So a level far from the knee takes
+one run, a level at the knee is repeated (other seeds, judged together) up to `repeats` times, and an outcome that
+misled is made good by those around it. A knee that lies at a rate of the grid can never be told to be on one side of
+it: after `repeats` runs the nearer side is taken, which is within one step.
 
 The first levels bracket the knee: twice the rate while it is kept, half while it is not, less where it is close.
 
@@ -90,7 +90,7 @@ class Found:
     """`rate`: the highest that keeps the objectives, None if none did; `above`: the lowest seen not to keep them.
 
     `sure`: the rate held with fresh seeds, and one above it did not. `chance`: that the knee is between `rate` and
-    the next one of the grid. `why`: one sentence. `levels`: ascending, see `loadtest.run.Study.found`.
+    the next one of the grid. `why`: one sentence. `limited`: by the client. `levels`: see `loadtest.run.Study.found`.
     """
 
     rate: float | None
@@ -98,6 +98,7 @@ class Found:
     sure: bool
     chance: float
     why: str
+    limited: bool
     levels: tuple[Mapping[str, Any], ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -172,6 +173,7 @@ class Sweep:
             sure=(confirmed and bounded) or nothing,
             chance=round(gaps.get(best, 0.0), 3) if best is not None else 0.0,
             why=self._why(best, above, ended),
+            limited=self._void_at is not None,
             levels=tuple(self._levels()),
         )
 

@@ -1,0 +1,28 @@
+"""`anchorage loadtest report`: the page of a result, made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from loadtest.extra import check_installed
+
+
+def report(
+    result: Annotated[Path, typer.Argument(help="result.json of a run or a sweep.", exists=True, dir_okay=False)],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Default: report.html beside the result.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Make the report of a result again: one HTML file that opens anywhere, offline."""
+    check_installed()
+    from loadtest.cli_study import write
+    from loadtest.report import page
+    from loadtest.run import Study
+
+    path = out or result.with_name("report.html")
+    write(path, page(Study.load(result)))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"report: {path}", markup=False)
