@@ -1,8 +1,9 @@
 """HTTP/1.1 over gevent, made for timing. The only user of gevent's sockets and of geventhttpclient's parser.
 
-The moment of arrival is taken right after each read of a connection, before anything looks at the bytes. Reads happen
-in callbacks of the event loop: all connections that have something are read one after the other, and the greenlet of a
-request is woken once, when it is over. Each wait ends by a limit; one timer per request watches them all.
+The moment of arrival is the kernel's, where it says when the bytes reached this machine (Linux, without TLS): how busy
+this process was then makes no difference. Else it is taken right after each read, before anything looks at the bytes.
+Reads happen in callbacks of the event loop: all connections that have something are read one after the other, and the
+greenlet of a request is woken once, when it is over. Each wait ends by a limit; one timer per request watches them all.
 
 Proxies of the environment are not used and redirects are not followed: what is measured is the server that was named.
 """
@@ -10,7 +11,11 @@ Proxies of the environment are not used and redirects are not followed: what is 
 from __future__ import annotations
 
 import ipaddress
+import struct
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import gevent
@@ -35,6 +40,11 @@ _MAX_HEAD_BYTES = 256 * 2**10
 #: How long to wait for the end of what nobody needs, only to keep the connection or to read an error's message.
 _LINGER_S = 1.0
 _READ, _WRITE = 1, 2
+#: socket(7): the kernel's time of arrival comes with the bytes, as seconds and nanoseconds since the epoch. Of bytes
+#: that came in several packets and are read at once it is that of the last. Python has no name for it.
+_SO_TIMESTAMPNS = 35
+_STAMP = struct.Struct("qq")
+_STAMP_SPACE = 64
 _NOTHING_YET = (BlockingIOError, gevent.ssl.SSLWantReadError, gevent.ssl.SSLWantWriteError)
 
 
@@ -129,13 +139,13 @@ class Connections:
                 )
                 connection.do_handshake()
             connection.settimeout(0.0)
+            return connection if secured else _stamped(connection)
         except BaseException as error:  # a kill and the timeout as well: nobody else knows this socket
             if connection is not None:
                 connection.close()
             if isinstance(error, OSError | UnicodeError):
                 raise of_connecting(error, secured=secured) from error
             raise
-        return connection
 
 
 class _Transfer:
@@ -145,9 +155,9 @@ class _Transfer:
         self.received = 0
         self.reusable = False
         self._connection = connection
-        self._recv = connection.recv
-        #: TLS reads records: of one that was read, there may be more than was asked for.
+        #: TLS reads records: of one that was read, there may be more than was asked for. It knows no stamps.
         self._pending = getattr(connection, "pending", None)
+        self._receive = self._received_stamped if self._pending is None else self._received
         self._unsent = memoryview(request)
         self._reply = reply
         self._response = _Response()
@@ -238,8 +248,7 @@ class _Transfer:
     def _read(self) -> None:
         while True:
             try:
-                data = self._recv(_READ_BYTES)
-                now = self._clock()
+                data, now = self._receive()
             except _NOTHING_YET:
                 return
             except OSError as error:
@@ -252,6 +261,20 @@ class _Transfer:
             self._take(data, now)
             if self._pending is None or self._over.is_set() or not self._pending():
                 return
+
+    def _received(self) -> tuple[bytes, float]:
+        data = self._connection.recv(_READ_BYTES)
+        return data, self._clock()
+
+    def _received_stamped(self) -> tuple[bytes, float]:
+        """Never before what came or went last, whatever somebody does to the machine's clock meanwhile."""
+        data, stamps, _, _ = self._connection.recvmsg(_READ_BYTES, _STAMP_SPACE)
+        now = self._clock()
+        if not stamps:
+            return data, now
+        seconds, nanoseconds = _STAMP.unpack(stamps[0][2])
+        age = time.time() - seconds - nanoseconds * 1e-9
+        return data, max(self._alive, now - age) if age > 0 else now
 
     def _take(self, data: bytes, now: float) -> None:
         response, reply = self._response, self._reply
@@ -313,6 +336,16 @@ class _Response(HTTPResponse):  # type: ignore[misc] # geventhttpclient is not l
 def pause(seconds: float) -> None:
     """Others run meanwhile."""
     gevent.sleep(seconds)
+
+
+def _stamped(connection: Any) -> Any:
+    """The same connection, as a socket that never waits: the standard library's own, before anybody patched it."""
+    plain = get_original("socket", "socket")(fileno=connection.detach())
+    plain.setblocking(False)
+    if sys.platform == "linux":
+        with suppress(OSError):  # a kernel that has no stamps
+            plain.setsockopt(gevent.socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return plain
 
 
 def _tls() -> Any:

@@ -156,7 +156,7 @@ class Streamed(Reply):
             self.usage = _mapping(usage)
         if rag := data.get("rag"):
             self.rag = _mapping(rag)
-        texts = [self._choice(_mapping(choice)) for choice in _sequence(data.get("choices") or ())]
+        texts = [self._choice(_mapping(choice)) for choice in _sequence(data.get("choices") or [])]
         text = "".join(texts)
         if text and len(texts) == 1:
             self._frame.learn(payload, data, text)

@@ -24,6 +24,9 @@ class Events:
         """The data of the events that are whole by now. Raises Broken for one that never ends."""
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
+        elif data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data[-1] == 10 and not self._rest:
+            # One whole event, as servers send most of them: nothing to split.
+            return [data[6:-2]]
         if self._rest:
             return self._found(data)
         *blocks, rest = data.split(b"\n\n")
