@@ -13,13 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from loadtest.report.causes import errors, quality, stages
 from loadtest.report.curves import curves
-from loadtest.report.headline import headline, written
+from loadtest.report.headline import allowed, headline
 from loadtest.report.levels import Held, Level, answer, held, label, levels, slo_of
 from loadtest.report.parts import MARKS, Folded, Section
 from loadtest.report.plot import LOOKS, Plot
 from loadtest.report.rates import against_rate, level_table
 from loadtest.report.runs import client, cost, run_table, tasks, times
-from loadtest.report.setting import WORDS, section
+from loadtest.report.setting import WORDS, began_at, section
 from loadtest.report.tiles import objectives, tiles
 from loadtest.report.timeline import COLUMNS, events, timeline, unchanged
 from loadtest.run import Run, Study
@@ -47,7 +47,8 @@ def page(study: Study) -> str:
             style=style,
             about=_about(study),
             headline=headline(study, those, of),
-            tiles=tiles(of, study.cost) if of else [],
+            asked=", ".join(_asked(slo)),
+            tiles=tiles(of, study.cost) if of and of.figures.requests else [],
             tiles_of=_tiles_of(of, len(those)),
             sections=list(_sections(study, slo, runs, those, of)),
             words=WORDS,
@@ -60,7 +61,13 @@ def page(study: Study) -> str:
 @cache
 def _environment() -> Environment:
     """Whatever servers and models are called or say is written as text."""
-    templates = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     templates.filters["next"] = next
     return templates
 
@@ -68,7 +75,7 @@ def _environment() -> Environment:
 def _about(study: Study) -> str:
     target = study.target.get("url") or study.target.get("base_url") or study.target.get("host")
     model = study.settings.get("model") or study.target.get("model")
-    began = min((run.started_at for run in study.runs if run.started_at), default="")
+    began = began_at(study)
     parts = ("Load test", f"of {target}" if target else "", f"model {model}" if model else "", began)
     return " · ".join(filter(None, (" ".join(filter(None, parts[:2])), *parts[2:])))
 
@@ -84,15 +91,15 @@ def _tiles_of(of: Level | None, many: int) -> str:
 def _sections(
     study: Study, slo: Slo | None, runs: Sequence[Held], those: Sequence[Level], of: Level | None
 ) -> Iterator[Section]:
-    if of is None:
+    if of is None or not any(level.figures.requests for level in those):
         yield section(study)
         return
     found = study.found or {}
     shown, bounds = _shown(those, of, found.get("above")), _bounds(slo)
-    if table := objectives(shown):
-        yield Section("What the SLO asks", tables=[table])
     if plots := against_rate(those, found.get("rate"), bounds):
         yield Section("As the load grows", [_SIGNS], plots)
+    if table := objectives(shown):
+        yield Section("What the SLO asks", tables=[table])
     if len(study.runs) == 1:
         yield _course(study.runs[0], bounds)
     yield Section("How the times are spread", plots=_curves(shown, bounds), tables=[times(shown)])
@@ -118,13 +125,15 @@ def _shown(those: Sequence[Level], of: Level, above: float | None) -> list[Level
     return [level for level in those if level in among]
 
 
+def _asked(slo: Slo | None) -> list[str]:
+    return [f"{one.metric.title} {allowed(one.metric, one.bound)}" for one in slo.objectives] if slo else []
+
+
 def _bounds(slo: Slo | None) -> dict[str, tuple[float, str]]:
     """By what is bounded; of several bounds on one thing the first."""
     bounds: dict[str, tuple[float, str]] = {}
     for one in slo.objectives if slo else ():
-        lower = one.metric.better == "lower"
-        said = f"SLO: {one.metric.title} {'at most' if lower else 'at least'} {written(one.metric, one.bound)}"
-        bounds.setdefault(one.metric.what, (one.bound, said))
+        bounds.setdefault(one.metric.what, (one.bound, f"SLO: {one.metric.title} {allowed(one.metric, one.bound)}"))
     return bounds
 
 
@@ -152,6 +161,5 @@ def _course(run: Run, bounds: Mapping[str, tuple[float, str]]) -> Section:
 def _folded(at: int, run: Run, bounds: Mapping[str, tuple[float, str]]) -> Folded:
     void = " · void" if run.void else ""
     plots = timeline(run, bounds.get("ttft"), _COARSE)
-    return Folded(
-        f"Run {at + 1}: {label(run)}{void}, second by second", plots, [table] if (table := events(run)) else []
-    )
+    table = events(run, f"What happened meanwhile in run {at + 1}")
+    return Folded(f"Run {at + 1}: {label(run)}{void}, second by second", plots, [table] if table else [])

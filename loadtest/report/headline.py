@@ -21,7 +21,7 @@ _PLURAL = ("errors", "valid citations", "answers/s", "tokens/s")
 
 def headline(study: Study, levels: Sequence[Level], of: Level | None) -> Headline:
     if of is None or not any(level.figures.requests for level in levels):
-        return Headline("unknown", "NOTHING MEASURED", "No request was meant to start in the measured part.")
+        return Headline("unknown", "NOTHING MEASURED", "No request was meant to start in the measured part")
     if all(level.void for level in levels):
         return _void(levels)
     if not any(level.figures.answered for level in levels):
@@ -38,17 +38,15 @@ def _void(levels: Sequence[Level]) -> Headline:
 
 
 def _unanswered(of: Level) -> Headline:
-    kinds = listed([f"{failed.kind} ({failed.count:,})" for failed in of.figures.errors[:3]])
-    first = of.figures.errors[0].message if of.figures.errors else ""
-    more = [f"What was said: {first}"] if first else []
-    asked = plural(of.figures.requests, "request")
-    return Headline(
-        "bad", "NO ANSWERS", f"Nothing was answered: {_all(of.figures.requests, asked)} failed: {kinds}", more
-    )
+    failures = of.figures.errors
+    kinds = [f"{failed.count:,} {failed.kind}" for failed in failures] if failures[1:] else [failures[0].kind]
+    said = f"Nothing was answered: {_all(of.figures.requests)} failed ({listed(kinds)})"
+    more = [f"What was said: {failures[0].message}"] if failures[0].message else []
+    return Headline("bad", "NO ANSWERS", said, more)
 
 
-def _all(many: int, asked: str) -> str:
-    return f"all {asked}" if many > 1 else f"the only {asked.removeprefix('1 ')}"
+def _all(many: int) -> str:
+    return f"all {many:,} requests" if many > 1 else "the only request"
 
 
 def _one(of: Level) -> Headline:
@@ -73,7 +71,7 @@ def _found(study: Study, levels: Sequence[Level], of: Level) -> Headline:
         said = f"Does not keep the SLO, not even {_at(of)}: {first}"
         return Headline("bad", "SLO NOT KEPT", said, [*_also(others), *why])
     things = _things(of.figures)
-    about = "Holds" if sure else "Holds about" if above is not None else "Holds at least"
+    about = "Holds at least" if above is None else "Holds" if sure else "Holds about"
     said = f"{about} {number(rate)} {things} a second ({_hourly(rate)} an hour) within the SLO"
     word = "SLO KEPT" if sure else "SLO KEPT, BUT NOT YET SURE"
     return Headline("good" if sure else "unknown", word, said, [_people(rate), *_beyond(levels, above), *why])
@@ -135,9 +133,9 @@ def written(metric: Metric, value: float | None, digits: int = 3) -> str:
     return {"s": seconds, "share": share, "1/s": per_second}[metric.unit](value, digits)
 
 
-def allowed(metric: Metric, one: Judged) -> str:
+def allowed(metric: Metric, bound: float) -> str:
     """`at most 2 s`."""
-    return f"{'at most' if metric.better == 'lower' else 'at least'} {written(metric, one.bound)}"
+    return f"{'at most' if metric.better == 'lower' else 'at least'} {written(metric, bound)}"
 
 
 def _at(of: Level) -> str:

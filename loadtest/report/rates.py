@@ -82,7 +82,13 @@ def _plot(
     if not lines:
         return None
     known = [dot.y for line in lines for dot in line.dots]
-    y = (linear if write is share else fitting)(label, [*known, *([_HEADROOM * bound[0]] if bound else [])], write)
+    most = [*known, *([_HEADROOM * bound[0]] if bound else [])]
+    # Quality is a share of a whole that is worth seeing; errors are a share that should be too small for that.
+    y = (
+        exact("", 0.0, 1.0, share, 5)
+        if values is _QUALITY
+        else (linear if write is share else fitting)(label, most, write)
+    )
     ideal = label and Line("all that was offered", 5, [(x.low, x.low), (min(x.high, y.high), min(x.high, y.high))])
     said = " ".join(f"{line.label}: " + ", ".join(dot.title for dot in line.dots) + "." for line in lines)
     return Plot(title, x, y, said, lines=[*lines, *([ideal] if ideal else [])], bound=bound)

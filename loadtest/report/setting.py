@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from loadtest.report.parts import Section
@@ -15,6 +16,11 @@ WORDS = (
         "Every time on this page counts from the moment the request was meant to start: in an open loop, when the "
         "schedule says; in a closed loop, when the user wanted to ask. A request that had to wait for the client, or "
         "behind others, has waited for its user, too.",
+    ),
+    (
+        "SLO",
+        "Service level objective: what is asked of the server, here as bounds on times, errors and quality. A load "
+        "keeps the SLO if every bound is kept, and the line of waiting requests does not grow.",
     ),
     ("TTFT", "Time to first token: from the intended start to the first text of an answer that streams."),
     (
@@ -52,7 +58,7 @@ def section(study: Study) -> Section:
     facts = [
         ("Command", str(study.machine.get("command", UNKNOWN))),
         ("Commit", str(study.machine.get("commit", UNKNOWN))),
-        *_started(study),
+        ("Began", began_at(study) or UNKNOWN),
         *_facts("Client's machine", _machine(study.machine)),
         *_facts("Server", study.target),
         *_facts("Asked", study.settings),
@@ -61,10 +67,13 @@ def section(study: Study) -> Section:
     return Section("How it was measured", facts=facts)
 
 
-def _started(study: Study) -> Iterator[tuple[str, str]]:
-    times = [run.started_at for run in study.runs if run.started_at]
-    if times:
-        yield "Began", min(times)
+def began_at(study: Study) -> str:
+    """`2026-01-31 12:00 UTC`; empty where it is not known."""
+    first = min((run.started_at for run in study.runs if run.started_at), default="")
+    try:
+        return datetime.fromisoformat(first).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return first
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loadtest.figures import Mean
 from loadtest.report.headline import allowed, apart, written
 from loadtest.report.levels import Level
 from loadtest.report.parts import Cell, Sign, Table, Tile
@@ -13,22 +14,26 @@ from loadtest.report.words import UNKNOWN, number, per_second, plural, seconds, 
 
 def tiles(of: Level, cost: Mapping[str, Any] | None) -> list[Tile]:
     figures = of.figures
-    good = f"{share(figures.good_share)} were good answers" if figures.goodput is not None else "no SLO was given"
+    good = f"{share(figures.good_share)} of the requests" if figures.goodput is not None else "no SLO was given"
     recall = figures.quality["source_recall"]
     return [
-        Tile("Goodput", per_second(figures.goodput), good, _unknown(figures.goodput)),
-        _times(of, "TTFT p95", "ttft_p95_s", figures.ttft.p95, figures.ttft.at_least),
-        _times(of, "Gap p99", "gap_p99_s", figures.gap.p99, 0),
+        Tile("Good answers (goodput)", per_second(figures.goodput), good, _unknown(figures.goodput)),
+        _times(of, "First text (TTFT p95)", "ttft_p95_s", figures.ttft.p95, figures.ttft.at_least),
+        _times(of, "Pauses within (gap p99)", "gap_p99_s", figures.gap.p99, 0),
         _told(of, "Errors", "errors_max", figures.errors_share, f"of {plural(figures.requests, 'request')}"),
-        _told(of, "Source recall", "source_recall_min", recall.value, f"of {plural(recall.count, 'answer')}"),
+        _told(of, "Source recall", "source_recall_min", recall.value, _of(recall)),
         _cost(cost),
     ]
+
+
+def _of(mean: Mean) -> str:
+    return f"of {plural(mean.count, 'answer')}" if mean.count else "no answer could tell"
 
 
 def _times(of: Level, name: str, objective: str, value: float | None, at_least: int) -> Tile:
     waited = f"{plural(at_least, 'request')} waited in vain" if at_least else ""
     tile = _told(of, name, objective, value, waited)
-    return tile if value is not None else Tile(name, UNKNOWN, "nothing that streams was measured", "unknown")
+    return tile if value is not None else Tile(name, UNKNOWN, "no answer streamed", "unknown")
 
 
 def _told(of: Level, name: str, objective: str, value: float | None, otherwise: str) -> Tile:
@@ -37,7 +42,7 @@ def _told(of: Level, name: str, objective: str, value: float | None, otherwise: 
     for metric, one in of.judged:
         if one.name == objective and one.value is not None:
             sign: Sign = "" if one.met is None or of.void else "good" if one.met else "bad"
-            return Tile(name, apart(metric, one)[0], f"SLO: {allowed(metric, one)}", sign)
+            return Tile(name, apart(metric, one)[0], f"SLO: {allowed(metric, one.bound)}", sign)
     return Tile(name, written_by(value), otherwise, _unknown(value))
 
 
@@ -46,14 +51,13 @@ def _unknown(value: float | None) -> Sign:
 
 
 def _cost(cost: Mapping[str, Any] | None) -> Tile:
-    price = (cost or {}).get("per_1000_answers")
-    if cost is None or price is None:
-        return Tile("Cost of 1,000 answers", UNKNOWN, "no GPUs were seen", "unknown")
-    return Tile(
-        "Cost of 1,000 answers",
-        f"{number(float(price))} {cost.get('currency', '')}".strip(),
-        f"{cost.get('gpu', 'a GPU')} at {number(cost.get('gpu_hour'))} {cost.get('currency', '')} an hour",
-    )
+    if cost is None:
+        return Tile("Cost of 1,000 answers", UNKNOWN, "nobody looked at GPU nodes", "unknown")
+    price, currency = cost.get("per_1000_answers"), cost.get("currency") or ""
+    if price is None:
+        return Tile("Cost of 1,000 answers", UNKNOWN, str(cost.get("note") or ""), "unknown")
+    hour = f"{cost.get('gpu') or 'a GPU'} at {number(cost.get('gpu_hour'))} {currency} an hour"
+    return Tile("Cost of 1,000 answers", f"{number(float(price))} {currency}".strip(), hour)
 
 
 def objectives(shown: Sequence[Level]) -> Table | None:
@@ -62,7 +66,7 @@ def objectives(shown: Sequence[Level]) -> Table | None:
     if first is None:
         return None
     rows = [
-        [Cell(one.title), Cell(allowed(metric, one)), *(_given(level, place) for level in shown)]
+        [Cell(one.title), Cell(allowed(metric, one.bound)), *(_given(level, place) for level in shown)]
         for place, (metric, one) in enumerate(first.judged)
     ]
     if any(level.grew for level in shown):
@@ -80,8 +84,8 @@ def _given(level: Level, place: int) -> Cell:
     if one.met is None:
         return Cell(f"not judged: {one.why}", "unknown", prose=True)
     said = apart(metric, one)[0] if one.value is not None else written(metric, None)
-    return Cell(said, "void" if level.void else "good" if one.met else "bad")
+    return Cell(said, "" if level.void else "good" if one.met else "bad")
 
 
 def _line(level: Level) -> Cell:
-    return Cell("grew", "bad") if level.grew else Cell("not seen to grow", "void" if level.void else "good")
+    return Cell("grew", "bad") if level.grew else Cell("not seen to grow", "" if level.void else "good")

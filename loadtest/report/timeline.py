@@ -26,10 +26,10 @@ def timeline(run: Run, bound: tuple[float, str] | None = None, columns: int = CO
     course = series(run)
     width = max(1, -(-len(course) // columns))
     x = exact("seconds from the start", 0, max(len(course), run.duration_s), number)
-    return [_framed(plot, run, x) for plot in _panels(course, run, x, width, bound)]
+    return [_framed(plot, run, x, not at) for at, plot in enumerate(_panels(course, run, x, width, bound))]
 
 
-def events(run: Run) -> Table | None:
+def events(run: Run, caption: str = "What happened meanwhile") -> Table | None:
     """Numbered as the marks in the panels."""
     if not run.events:
         return None
@@ -44,7 +44,7 @@ def events(run: Run) -> Table | None:
     ]
     more = len(run.events) - len(rows)
     note = f"{plural(more, 'more event')} in result.json." if more else ""
-    return Table("What happened meanwhile", ["Number", "At", "What", "Detail"], rows, note)
+    return Table(caption, ["Number", "At", "What", "Detail"], rows, note)
 
 
 def changing(run: Run) -> list[str]:
@@ -66,13 +66,13 @@ def _counts(run: Run, name: str) -> set[tuple[int | None, int | None]]:
     return {(_count("by_deployment", name, sample), _count("wanted", name, sample)) for sample in run.samples}
 
 
-def _framed(plot: Plot, run: Run, x: Axis) -> Plot:
+def _framed(plot: Plot, run: Run, x: Axis, named: bool) -> Plot:
     """With the warm-up, the time after the last arrival and the events."""
     shades = [(0.0, run.warmup_s, "warm-up")] if run.warmup_s else []
     if x.high - run.duration_s > 1:
         shades.append((run.duration_s, x.high, "no new requests"))
     marks = [(_at(event), str(index + 1)) for index, event in enumerate(run.events[:_MOST_EVENTS])]
-    return replace(plot, shades=shades, marks=marks)
+    return replace(plot, shades=[(begin, end, text if named else "") for begin, end, text in shades], marks=marks)
 
 
 def _at(event: Mapping[str, object]) -> float:
