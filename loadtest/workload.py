@@ -147,7 +147,7 @@ class Workload:
         return Ask(
             number=number,
             task=task,
-            text=f"{question.text} {self._salt(number)}" if self._options.unique else question.text,
+            text=f"{question.text} {self._salt(number)}" if searched and self._options.unique else question.text,
             question=place,
             max_tokens=None if searched else self._max_tokens(number, draw),
             collection=collections[int(draw.collection * len(collections))] if collections else None,
@@ -199,7 +199,8 @@ class Workload:
         Prefix caches match from the start of the prompt: after the first difference nothing is served, before it all
         is. So the salt stands before everything that is alike, also before our server's own instructions, which come
         after the caller's system messages. Without `unique` a question has the same preface each time, so that a
-        repeated question finds its prefix in the cache, as in real use.
+        repeated question finds its prefix in the cache, as in real use. The question itself stays as it is: with the
+        salt at its end, two of 40 questions about Kubernetes found their source no more.
         """
         unique = self._options.unique
         lead = f"{self._salt(number)} " if unique else ""
