@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadtest.cluster_look import Looking
-from loadtest.run import Study
-
-#: Makes one level: locust's arguments, and what is told its progress once a second → what was measured.
-LevelRunner: TypeAlias = Callable[[Sequence[str], Callable[[Mapping[str, Any]], None]], Study]
+if TYPE_CHECKING:
+    from loadtest.cluster_look import Looking
+    from loadtest.running import LevelRunner
 
 OnCluster = Annotated[
     bool,
@@ -47,7 +45,7 @@ def runner(
     keep: bool = False,
     on_state: Callable[[str], None] = lambda state: None,
 ) -> LevelRunner:
-    """Raises ConfigurationError (no kubeconfig), ClusterUnavailable. What it makes raises as `ClusterRuns.run`."""
+    """Makes levels, and raises as `ClusterRuns.run` then; here ConfigurationError (no kubeconfig), ClusterUnavailable."""
     from loadtest.cluster_job import ClusterRuns
     from serving.cluster.kubeconfig import connect
 

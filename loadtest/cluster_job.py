@@ -9,19 +9,18 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from loadtest import by_log, cluster_objects
 from loadtest.by_log import Gathered, NoResult
 from loadtest.cluster_log import PodLog
 from loadtest.cluster_objects import ROLE, RUN, Json
 from loadtest.run import Study
+from loadtest.running import OnProgress
 from serving.cluster.connection import Cluster
 from serving.cluster.look import listed
 from serving.cluster.waits import Seen, condition, pod_reason
 from serving.errors import AnchorageError, ClusterUnavailable, ConfigurationError, NotFound
-
-OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 #: Between two looks at the Jobs, seconds.
 LOOK_S = 2.0
@@ -56,9 +55,10 @@ class ClusterRuns:
         Raises NoResult, ConfigurationError (files, no image, what the cluster refuses), ClusterUnavailable (away for
         too long). Whatever happens, what was made is taken away again.
         """
-        run = self._described(arguments)
+        carried = cluster_objects.carried(arguments)
+        run = self._described(carried)
         things = cluster_objects.objects(run)
-        following = _Following(self, run.name, on_progress)
+        following = _Following(self, run.name, on_progress, carried.paths)
         try:
             self._create(things)
             self.on_state(f"Job {run.name}, {self.workers} workers, in namespace {self.namespace}")
@@ -67,7 +67,7 @@ class ClusterRuns:
             if not self.keep:
                 self._delete(things)
 
-    def _described(self, arguments: Sequence[str]) -> cluster_objects.Run:
+    def _described(self, carried: cluster_objects.Carried) -> cluster_objects.Run:
         if self.workers < 1:
             raise ConfigurationError(f"--workers {self.workers}: at least one has to ask.")
         path = f"/apis/ray.io/v1/namespaces/{self.namespace}/rayservices"
@@ -80,7 +80,15 @@ class ClusterRuns:
             )
         name = f"loadtest-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         return cluster_objects.Run(
-            name, arguments, self.workers, self.image or found, self.start_s, self.namespace, placement, self.api_key
+            name,
+            carried.arguments,
+            self.workers,
+            self.image or found,
+            self.start_s,
+            self.namespace,
+            carried.files,
+            placement,
+            self.api_key,
         )
 
     def _create(self, things: Sequence[Json]) -> None:
@@ -124,6 +132,7 @@ class _Following:
     runs: ClusterRuns
     name: str
     on_progress: OnProgress
+    paths: Mapping[str, str]
     gathered: Gathered = field(default_factory=Gathered)
     said: set[str] = field(default_factory=set)
     #: The last lines of the master's log that are neither progress nor result.
@@ -153,8 +162,11 @@ class _Following:
             time.sleep(self.runs.look_s)
 
     def _home(self) -> Study:
-        file = self.gathered.file()
-        return Study.from_json(json.loads(file), f"the result of {self.name}")
+        """With the files as they are called here."""
+        text = self.gathered.file().decode()
+        for name, path in self.paths.items():
+            text = text.replace(f"{cluster_objects.FILES}/{name}", json.dumps(path)[1:-1])
+        return Study.from_json(json.loads(text), f"the result of {self.name}")
 
     def _look(self) -> tuple[list[Json], Json | None]:
         """The pods, and the master's Job; None: it is gone. What keeps pods from working is told."""
@@ -201,7 +213,7 @@ class _Following:
             if line.startswith(by_log.PROGRESS):
                 with suppress(ValueError):  # a line that was cut
                     self._progress(json.loads(line.removeprefix(by_log.PROGRESS)))
-            elif not self.gathered.take(line) and line.strip():
+            elif not self.gathered.take(line) and (" | " not in line and line.strip(" -|")):  # no table of locust's
                 self.words.append(line.strip())
             if follow and not self.gathered.begun and time.monotonic() - looked > self.runs.look_s:
                 self._look()

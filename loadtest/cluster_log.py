@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from serving.cluster.connection import Cluster
 from serving.errors import ClusterRefused, ClusterUnavailable, NotFound
 
 _CONTAINER = "locust"
+_FRACTION = re.compile(r"\.\d+")
 
 
 class PodLog:
@@ -31,7 +33,7 @@ class PodLog:
         query: dict[str, str | int | bool] = {"container": _CONTAINER, "timestamps": True, "follow": follow}
         if self._time:
             # Whole seconds: what comes again is left out below.
-            query["sinceTime"] = f"{self._time.partition('.')[0].removesuffix('Z')}Z"
+            query["sinceTime"] = _FRACTION.sub("", self._time)
         try:
             for line in self.cluster.lines(path, query, silence_s=silence_s):
                 when, _, text = line.decode("utf-8", "replace").partition(" ")
@@ -46,7 +48,7 @@ class PodLog:
                 raise
 
     def _new(self, when: str, text: str) -> bool:
-        """Times of one length sort as text: kubelet writes them to the nanosecond, in UTC."""
+        """Times of one length sort as text: kubelet writes them to the nanosecond, in its node's time zone."""
         if when < self._time or (when == self._time and text in self._same):
             return False
         if when != self._time:

@@ -19,7 +19,7 @@ RUN, ROLE = "anchorage.dev/loadtest", "anchorage.dev/role"
 #: The deployment's own Service.
 SERVICE = "anchorage"
 #: Where a run's files are in its pods.
-_FILES = "/files"
+FILES = "/files"
 #: A ConfigMap holds 1 MiB, keys and all.
 _FILES_BYTES = 2**20 - 2**12
 #: A result that nobody fetched is there so long, seconds.
@@ -34,9 +34,8 @@ _PLACED = ("imagePullSecrets", "nodeSelector", "tolerations")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`arguments` are the master's, of `python -m loadtest.locustfile`. `placement`: fields of a pod's spec.
-
-    `start_s`: how long pods may take until they work.
+    """`arguments` are the master's, of `python -m loadtest.locustfile`, and name `files`, by key, in `FILES`.
+    `placement`: fields of a pod's spec. `start_s`: how long pods may take until they work.
     """
 
     name: str
@@ -45,6 +44,7 @@ class Run:
     image: str
     start_s: float
     namespace: str
+    files: Mapping[str, str] = field(default_factory=dict)
     placement: Mapping[str, Any] = field(default_factory=dict)
     api_key: str = ""
 
@@ -61,21 +61,20 @@ def component() -> list[Json]:
 
 
 def objects(run: Run) -> list[Json]:
-    """The master's Job comes first: all others are made to go with it. Raises ConfigurationError (files)."""
-    arguments, files = _with_files(run.arguments)
+    """The master's Job comes first: all others are made to go with it. Raises ConfigurationError."""
     things = [_renamed(thing, run.name) for thing in component()]
     things.sort(key=lambda thing: (thing["kind"] != "Job", thing["metadata"]["name"]))
     for thing in things:
         thing["metadata"] = {**thing["metadata"], "namespace": run.namespace}
         thing["metadata"]["labels"] = {**thing["metadata"]["labels"], RUN: run.name}
         if thing["kind"] == "Job":
-            _job(thing["spec"], run, arguments, bool(files))
-    if not _ours(_option(arguments, "--host"), run.namespace):
-        things.append(_way_out(run, arguments))
+            _job(thing["spec"], run)
+    if not _ours(_option(run.arguments, "--host"), run.namespace):
+        things.append(_way_out(run))
     if run.api_key:
         things.append(_object(run, "Secret", {"stringData": {"api-key": run.api_key}}))
-    if files:
-        things.append(_object(run, "ConfigMap", {"data": files}))
+    if run.files:
+        things.append(_object(run, "ConfigMap", {"data": dict(run.files)}))
     return things
 
 
@@ -90,8 +89,8 @@ def placement(services: Sequence[Json]) -> tuple[str, Json]:
     return "", {}
 
 
-def _job(spec: Json, run: Run, arguments: Sequence[str], files: bool) -> None:
-    spec["activeDeadlineSeconds"] = int(_longest_s(arguments) + 2 * run.start_s + _SPARE_S)
+def _job(spec: Json, run: Run) -> None:
+    spec["activeDeadlineSeconds"] = int(_longest_s(run.arguments) + 2 * run.start_s + _SPARE_S)
     spec["ttlSecondsAfterFinished"] = _TTL_S
     pod = spec["template"]["spec"]
     pod.update(run.placement)
@@ -100,15 +99,16 @@ def _job(spec: Json, run: Run, arguments: Sequence[str], files: bool) -> None:
     if "completions" in spec:
         spec["completions"] = spec["parallelism"] = run.workers
     else:
-        container["args"] = list(arguments)
+        container["args"] = list(run.arguments)
     told = {"--workers": run.workers, "--wait-s": int(run.start_s)}
     container["command"] = [_told(part, told) for part in container["command"]]
-    if not run.api_key:
-        for variable in container["env"]:
-            if "valueFrom" in variable:
-                variable["valueFrom"]["secretKeyRef"]["name"] = COMPONENT
-    if files:
-        container["volumeMounts"].append({"name": "files", "mountPath": _FILES})
+    for variable in container["env"]:
+        if "valueFrom" in variable:
+            # A Secret of its own is waited for; a pod is there before it.
+            held = {"name": run.name, "optional": False} if run.api_key else {"name": COMPONENT}
+            variable["valueFrom"]["secretKeyRef"].update(held)
+    if run.files:
+        container["volumeMounts"].append({"name": "files", "mountPath": FILES})
         pod["volumes"].append({"name": "files", "configMap": {"name": run.name}})
 
 
@@ -127,9 +127,9 @@ _LABELS = {f"app.kubernetes.io/{key}": value for key, value in
            (("name", "anchorage"), ("component", "loadtest"), ("part-of", "anchorage"))}  # fmt: skip
 
 
-def _way_out(run: Run, arguments: Sequence[str]) -> Json:
+def _way_out(run: Run) -> Json:
     """To a server that is none of this deployment: its port, wherever it is."""
-    url = urlsplit(_option(arguments, "--host"))
+    url = urlsplit(_option(run.arguments, "--host"))
     port = url.port or (443 if url.scheme == "https" else 80)
     spec = {
         "podSelector": {"matchLabels": {RUN: run.name}},
@@ -156,27 +156,37 @@ def _renamed(value: Any, name: str) -> Any:
     return re.sub(rf"\b{COMPONENT}\b", name, value) if isinstance(value, str) else value
 
 
-def _with_files(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Arguments as they are in the pods. `files`: texts by name; `paths`: where each was on this machine, likewise."""
+
+    arguments: Sequence[str]
+    files: Mapping[str, str]
+    paths: Mapping[str, str]
+
+
+def carried(arguments: Sequence[str]) -> Carried:
     """Files of this machine become files of the pods. Raises ConfigurationError for what does not fit."""
-    joined, files = _joined(arguments), {}
+    joined, files, paths = _joined(arguments), dict[str, str](), dict[str, str]()
     for place, argument in enumerate(joined):
         option, _, value = argument.partition("=")
-        kind, path = ("trace:", value.removeprefix("trace:")) if value.startswith("trace:") else ("", value)
-        if option != "--questions" and not (option == "--arrivals" and kind):
+        kind = "trace:" if option == "--arrivals" and value.startswith("trace:") else ""
+        if option != "--questions" and not kind:
             continue
-        path, comma, speed = path.partition(",") if kind else (path, "", "")
+        path, comma, speed = value.removeprefix(kind).partition(",") if kind else (value, "", "")
         name = f"{option.removeprefix('--')}{Path(path).suffix}"
         try:
             files[name] = Path(path).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{option} {path}: cannot be read: {error}") from error
-        joined[place] = f"{option}={kind}{_FILES}/{name}{comma}{speed}"
+        paths[name] = path
+        joined[place] = f"{option}={kind}{FILES}/{name}{comma}{speed}"
     size = sum(len(text.encode()) for text in files.values())
     if size > _FILES_BYTES:
         raise ConfigurationError(
-            f"{' and '.join(files)}: {size / 2**20:.1f} MiB do not fit into a ConfigMap (1 MiB): take a part of them."
+            f"{' and '.join(paths.values())}: {size / 2**20:.1f} MiB do not fit into a ConfigMap (1 MiB): take a part."
         )
-    return joined, files
+    return Carried(joined, files, paths)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -115,7 +115,13 @@ class Server:
 
     # -- what requests do --
 
-    def answer(self, method: str, target: str, body: Json | None, content: str) -> tuple[int, Json | str]:
+    def log(self, pod: str, query: Json) -> str | Iterator[str]:
+        """Of a pod; piece by piece where it is still written."""
+        return self.logs.get(pod, "")
+
+    def answer(
+        self, method: str, target: str, body: Json | None, content: str
+    ) -> tuple[int, Json | str | Iterator[str]]:
         url = urlsplit(target)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         if url.path == "/version":
@@ -136,7 +142,7 @@ class Server:
         verb = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}[method]
         self._allow(verb, found["plural"], namespace)
         if found["sub"] == "log":
-            return 200, self.logs.get(name, "")
+            return 200, self.log(name, query)
         if found["sub"] == "proxy/metrics":
             if not self.metrics:
                 raise Refused(503, "ServiceUnavailable", 'no endpoints available for service "anchorage"')

@@ -76,7 +76,20 @@ class Requests(BaseHTTPRequestHandler):
         if fault and fault.lost:
             self.close_connection = True
             return
-        self._send(status, answer)
+        if isinstance(answer, Iterator):
+            self._stream(answer)
+        else:
+            self._send(status, answer)
+
+    def _stream(self, pieces: Iterator[str]) -> None:
+        """As they come."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in pieces:
+            if not self._chunk(piece):
+                return
+        self._chunk("")
 
     def _fault(self) -> Fault | None:
         for fault in self.state.faults:

@@ -1,0 +1,321 @@
+"""A load test on a cluster: real masters and workers, their log as the way home, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest import by_log
+from loadtest.by_log import Gathered, NoResult
+from loadtest.cli_on_cluster import runner
+from loadtest.cluster_job import ClusterRuns
+from loadtest.run import Run, Study
+from serving.cluster.kubeconfig import connect
+from serving.errors import ConfigurationError
+from tests.cluster.apiserver import Fault
+from tests.cluster.conftest import write_kubeconfig
+from tests.cluster.operators import wait_for
+from tests.loadtest import made
+from tests.loadtest.faulty import GOOD, Faulty, answer, faulty, said, stream
+from tests.loadtest.kubelet import Cluster, running
+
+LOAD = (
+    "--host=http://anchorage",
+    "--model=m",
+    "--arrivals=constant:20",
+    "--run-time=3",
+    "--stop-timeout=10",
+    "--ready-s=20",
+)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """That runs what it is told to."""
+    with running(Cluster(folder=tmp_path, tokens={"the-token"})) as state:
+        yield state
+
+
+@pytest.fixture
+async def server(cluster: Cluster) -> Any:
+    """What the pods find as http://anchorage: it answers at once."""
+    async with faulty({"readyz": said(answer("200 OK", b"{}")), "v1": said(stream(*GOOD))}) as found:
+        cluster.hosts["http://anchorage"] = found.url("").rstrip("/")
+        yield found
+
+
+def runs(cluster: Cluster, folder: Path, **more: Any) -> ClusterRuns:
+    """As the command line makes them, and looking often."""
+    config = write_kubeconfig(folder / "kubeconfig", cluster.url, {"token": "the-token"})
+    return ClusterRuns(
+        connect(str(config), None, patience_s=2.0), "anchorage", **{"look_s": 0.2, "start_s": 20.0, **more}
+    )
+
+
+def left(cluster: Cluster) -> set[str]:
+    """What is there beside the deployment."""
+    return cluster.names() - {"Namespace/anchorage", "RayService/anchorage"}
+
+
+async def test_master_and_workers_make_a_run_and_its_result_comes_home(
+    cluster: Cluster, server: Faulty, tmp_path: Path
+) -> None:
+    """With all requests of both workers, the questions of this machine, its key, and nothing left behind."""
+    questions = tmp_path / "mine.jsonl"
+    questions.write_text('{"question": "What is mine?"}\n')
+    told: list[Mapping[str, Any]] = []
+    states: list[str] = []
+    cluster.breaks_after = 3
+    made_by = runs(cluster, tmp_path, api_key="a-key", on_state=states.append)
+    study = await asyncio.to_thread(made_by.run, (*LOAD, "--questions", str(questions)), told.append)
+    (run,) = study.runs
+    assert len(run.records) == 60
+    assert len(run.clients) == 2
+    assert all(record.ok for record in run.records)
+    assert str(study.settings["questions"]).endswith(str(questions))
+    asked = [rest for path, *rest in server.seen if path == "POST /v1/chat/completions"]
+    assert len(asked) == 60
+    assert all("What is mine?" in json.dumps(body) for body in asked)
+    assert "measuring" in {progress["phase"] for progress in told}
+    assert any("2 workers" in state for state in states)
+    assert "a-key" not in json.dumps(cluster.commands)
+    wait_for(lambda: not left(cluster), "deleting what was made")
+
+
+SCRIPT = """
+import json, sys, time
+from loadtest import by_log
+for second in range(4):
+    print(by_log.PROGRESS + json.dumps({{"t_s": second, "phase": "measuring"}}), flush=True)
+    time.sleep(0.3)
+for line in by_log.lines(open({file!r}, "rb").read()):
+    print(line, flush=True)
+"""
+
+
+@pytest.fixture
+def scripted(cluster: Cluster, tmp_path: Path) -> Cluster:
+    """Masters that have a result of 400 requests to print, at once."""
+    file = tmp_path / "result.json"
+    Study([made.run(20.0, 1, made.System(), duration_s=20.0)]).save(file)
+    cluster.script = SCRIPT.format(file=str(file))
+    return cluster
+
+
+def test_a_log_that_breaks_off_is_taken_up_again(scripted: Cluster, tmp_path: Path) -> None:
+    """The connection breaks in the middle, and the API server is away for a moment: nothing is lost, nothing twice."""
+    scripted.breaks_after = 2
+    scripted.faults = [Fault("GET .*/log", reset=True), Fault("GET .*/jobs/", status=503, reason="ServiceUnavailable")]
+    told: list[Mapping[str, Any]] = []
+    study = runs(scripted, tmp_path).run(LOAD, told.append)
+    assert len(study.runs[0].records) > 300
+    assert [progress["t_s"] for progress in told] == [0, 1, 2, 3]
+    assert scripted.breaks_after == 0
+
+
+def test_a_part_of_the_log_that_is_gone_is_said(scripted: Cluster, tmp_path: Path) -> None:
+    """The log was turned over before it was read: no figures are made of the rest."""
+    scripted.cut = lambda number, text: text.startswith("#anchorage-result 2/")
+    with pytest.raises(NoResult, match=r"1 of \d+ parts are missing \(2\).*containerLogMaxSize"):
+        runs(scripted, tmp_path).run(LOAD)
+
+
+def test_a_run_that_fails_says_its_last_words(cluster: Cluster, tmp_path: Path) -> None:
+    """As locust does for an option that it does not know: with its exit code."""
+    cluster.script = (
+        "import sys; sys.exit(__import__('os').write(2, b'error: unrecognized arguments: --misspelt\\n') and 2)"
+    )
+    with pytest.raises(NoResult, match=r"exit code 2.*unrecognized arguments: --misspelt"):
+        runs(cluster, tmp_path).run([*LOAD, "--misspelt"])
+
+
+def test_jobs_are_kept_where_they_shall_be(scripted: Cluster, tmp_path: Path) -> None:
+    """`--keep`: all of them, under the run's own name, in the image and on the nodes of the Api."""
+    runs(scripted, tmp_path, keep=True, workers=3).run(LOAD)
+    (master,) = scripted.role("master")
+    name = master["metadata"]["labels"]["anchorage.dev/loadtest"]
+    assert {kept for kept in left(scripted) if not kept.startswith("Pod/")} == {
+        f"Job/{name}", f"Job/{name}-workers", f"Service/{name}", f"NetworkPolicy/{name}",
+        f"NetworkPolicy/{name}-clients", f"NetworkPolicy/{name}-master", f"NetworkPolicy/{name}-workers",
+    }  # fmt: skip
+    for pod in (master, *scripted.role("worker")):
+        assert pod["spec"]["nodeSelector"] == {"pool": "a"}
+        assert pod["spec"]["containers"][0]["image"] == "registry.test/anchorage:7"
+    assert len(scripted.role("worker")) == 3
+
+
+async def test_a_worker_that_dies_does_not_end_the_run(cluster: Cluster, server: Faulty, tmp_path: Path) -> None:
+    """The state says why, and the run what it lacks."""
+    states: list[str] = []
+
+    def kill(progress: Mapping[str, Any]) -> None:
+        if progress["phase"] == "measuring":
+            (victim, *_) = cluster.role("worker")
+            cluster.processes[victim["metadata"]["name"]].kill()
+
+    made_by = runs(cluster, tmp_path, on_state=states.append)
+    load = [*LOAD, "--run-time=8"]
+    study = await asyncio.to_thread(made_by.run, load, kill)
+    assert any("OOMKilled" in state for state in states)
+    (run,) = study.runs
+    assert [event["what"] for event in run.events] == ["load tester lost"]
+    assert run.void
+    assert 0 < len(run.records) < 160
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (
+            {
+                "spec": {},
+                "status": {
+                    "phase": "Pending",
+                    "conditions": [
+                        {
+                            "type": "PodScheduled",
+                            "status": "False",
+                            "message": "0/3 nodes are available: 3 Insufficient cpu.",
+                        }
+                    ],
+                },
+            },
+            "Insufficient cpu",
+        ),
+        (
+            {
+                "status": {
+                    "phase": "Pending",
+                    "containerStatuses": [
+                        {
+                            "name": "locust",
+                            "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}},
+                        }
+                    ],
+                }
+            },
+            "ImagePullBackOff.*no such tag",
+        ),
+    ],
+)
+def test_pods_that_do_not_start_are_waited_for_and_given_up(
+    cluster: Cluster, tmp_path: Path, status: dict[str, Any], says: str
+) -> None:
+    """With the reason, while it waits and at the end; what was made is taken away."""
+    cluster.stuck = lambda pod: status
+    states: list[str] = []
+    with pytest.raises(NoResult, match=f"did not start within 1 s.*{says}"):
+        runs(cluster, tmp_path, start_s=1.0, on_state=states.append).run(LOAD)
+    wait_for(lambda: not left(cluster), "deleting what was made")
+
+
+def test_a_quota_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    """The Job is there, its pods are not."""
+    event = {"reason": "FailedCreate", "type": "Warning", "message": "exceeded quota: team, requested: cpu=1"}
+
+    def refuse(thing: dict[str, Any], _: str) -> None:
+        if thing["kind"] == "Job":
+            thing["status"] = {"active": 0}
+            about = {"kind": "Job", "name": thing["metadata"]["name"]}
+            metadata = {"name": f"{thing['metadata']['name']}-1", "namespace": "anchorage"}
+            cluster.put({"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about, **event})
+
+    cluster.admission.append(refuse)
+    with pytest.raises(NoResult, match="exceeded quota: team"):
+        runs(cluster, tmp_path, start_s=1.0).run(LOAD)
+
+
+def test_what_may_not_be_made_is_said_and_nothing_stays(cluster: Cluster, tmp_path: Path) -> None:
+    """The Jobs may be made, their policies may not."""
+    cluster.denied = {("create", "networkpolicies")}
+    with pytest.raises(ConfigurationError, match=r"Forbidden.*networkpolicies"):
+        runs(cluster, tmp_path).run(LOAD)
+    wait_for(lambda: not left(cluster), "deleting what was made")
+
+
+def test_an_interrupt_ends_the_jobs(scripted: Cluster, tmp_path: Path) -> None:
+    """As Ctrl-C does: what was made goes, and the processes with it."""
+
+    def interrupt(progress: Mapping[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs(scripted, tmp_path).run(LOAD, interrupt)
+    wait_for(lambda: not left(scripted), "deleting what was made")
+    wait_for(lambda: all(one.poll() is not None for one in scripted.processes.values()), "the end", 30.0)
+
+
+def test_runs_that_cannot_be_are_refused_before_anything_is_made(cluster: Cluster, tmp_path: Path) -> None:
+    """No deployment and no image; files that are not there, or too large."""
+    cluster.drop(("RayService", "anchorage", "anchorage"))
+    with pytest.raises(ConfigurationError, match="--image"):
+        runs(cluster, tmp_path).run(LOAD)
+    with pytest.raises(ConfigurationError, match=r"--questions .*absent\.jsonl: cannot be read"):
+        runs(cluster, tmp_path, image="i").run([*LOAD, f"--questions={tmp_path}/absent.jsonl"])
+    (tmp_path / "trace.csv").write_text("x" * 2**20)
+    with pytest.raises(ConfigurationError, match=r"1\.0 MiB do not fit"):
+        runs(cluster, tmp_path, image="i").run([*LOAD, f"--arrivals=trace:{tmp_path}/trace.csv,x2"])
+    assert left(cluster) == set()
+
+
+def test_the_command_line_reaches_the_cluster_first(cluster: Cluster, tmp_path: Path) -> None:
+    """A kubeconfig of nowhere is an error at once; one of somewhere makes a runner of levels."""
+    with pytest.raises(ConfigurationError, match="kubeconfig"):
+        runner("anchorage", str(tmp_path / "none"), None)
+    config = write_kubeconfig(tmp_path / "kubeconfig", cluster.url, {"token": "the-token"})
+    made_by = runner("anchorage", str(config), None, workers=3)
+    assert callable(made_by)
+
+
+def test_a_file_survives_its_log() -> None:
+    """Out of order, twice, with other lines between; a thinned one keeps its shape, and its times to 0.005 %."""
+    study = Study([made.run(50.0, 1, made.System(), duration_s=20.0)])
+    file = json.dumps({"schema": 1, **{k: v for k, v in vars(study).items() if k != "runs"},
+                       "runs": [run.as_json() for run in study.runs]}).encode()  # fmt: skip
+    for most in (by_log.EXACT_BYTES, 0):
+        lines = list(by_log.lines(file, most))
+        assert max(map(len, lines)) < 16 * 1024
+        gathered = Gathered()
+        assert not gathered.take("[2026-11-22] locust.main: Shutting down")
+        assert not gathered.begun
+        taken = [gathered.take(line) for line in [*lines[::-1], *lines]]
+        assert all(taken)
+        home = Study.from_json(json.loads(gathered.file()), "home")
+        for ours, theirs in zip(study.runs[0].records, home.runs[0].records, strict=True):
+            assert theirs.total_s == pytest.approx(ours.total_s, rel=5e-5 if most == 0 else 0)
+            assert theirs.at_s == pytest.approx(ours.at_s, abs=5e-5 if most == 0 else 0)
+    assert len(list(by_log.lines(file, 0))) < len(list(by_log.lines(file)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lines: [], "no result"),
+        (lambda lines: lines[1:], r"1 of \d+ parts are missing \(1\)"),
+        (lambda lines: lines[:-1], "checksum"),
+        (lambda lines: [lines[0][:-4], *lines[1:]], "changed"),
+    ],
+)
+def test_what_is_missing_of_a_file_is_said(change: Any, says: str) -> None:
+    """Nothing is made of the rest."""
+    lines = [*by_log.lines(json.dumps({"runs": [Run({}, 1.0).as_json()], "noise": list(range(9000))}).encode())]
+    gathered = Gathered()
+    for line in change(lines):
+        gathered.take(line)
+    with pytest.raises(NoResult, match=says):
+        gathered.file()
+
+
+def test_a_worker_gives_up_on_a_master_that_never_comes() -> None:
+    """With its own exit code; and SIGTERM ends the waiting, also for the first process of a container."""
+    command = [sys.executable, "-m", "loadtest.in_pod", "--master=127.0.0.1", "--port=1", "--wait-s=0.1"]
+    import subprocess
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, "was not there within 0.1 s" in done.stderr) == (3, True)
