@@ -46,8 +46,8 @@ class Company(Protocol):
     def tell_begin(self, node: str, part: Part) -> None:
         """Returns at once."""
 
-    def tell_end(self) -> None:
-        """All: to stop asking, and to report the last. Returns at once."""
+    def tell_end(self, patience_s: float) -> None:
+        """All: to stop asking, and to report the last; what is under way has so long. Returns at once."""
 
     def stop(self) -> None:
         """The test is over for locust, too."""
@@ -122,7 +122,7 @@ class Conductor:
         clock = max(0.0, self._clock())
         self._held_s = min(clock, self._settings.duration_s or clock)
         if together:
-            self._company.tell_end()
+            self._company.tell_end(patience_s)
             deadline = time.monotonic() + patience_s + _REPORTS_S
             while self._gathering.awaited and time.monotonic() < deadline:
                 gevent.sleep(_LOOK_EVERY_S / 10)

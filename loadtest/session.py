@@ -8,6 +8,7 @@ Master and workers each have a `Session`; a local run's only process is both.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Collection
 from typing import Any
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 ERRORS, WRONG, VOID = 1, 2, 4
 _PREPARED, _REPORT, _BEGIN, _END = (f"anchorage_{name}" for name in ("prepared", "report", "begin", "end"))
 _LOCAL = "local"
+#: After SIGTERM, for what is under way.
+_HURRY_S = 5.0
 
 
 class Session:
@@ -100,6 +103,7 @@ class Session:
             # Each in a greenlet: they take their time, and heartbeats must be answered meanwhile.
             self._runner.register_message(_BEGIN, self._on_begin, concurrent=True)
             self._runner.register_message(_END, self._on_end, concurrent=True)
+        gevent.signal_handler(signal.SIGTERM, self._hurry)  # locust's own comes after it, and ends the run
 
     # Of a run that starts.
 
@@ -155,8 +159,8 @@ class Session:
         else:
             gevent.spawn(self._begin, part)
 
-    def tell_end(self) -> None:
-        self._runner.send_message(_END)
+    def tell_end(self, patience_s: float) -> None:
+        self._runner.send_message(_END, {"patience_s": patience_s})
 
     def stop(self) -> None:
         if self._options.headless:
@@ -177,7 +181,8 @@ class Session:
     def _on_begin(self, msg: Any, **_: Any) -> None:
         self._begin(Part(**msg.data))
 
-    def _on_end(self, **_: Any) -> None:
+    def _on_end(self, msg: Any, **_: Any) -> None:
+        self._environment.stop_timeout = msg.data["patience_s"]
         self._runner.stop()
 
     def _begin(self, part: Part) -> None:
@@ -219,6 +224,10 @@ class Session:
             return
         if run is not None and run.void:
             self._environment.process_exit_code = VOID
+
+    def _hurry(self) -> None:
+        """Whoever sends SIGTERM sends SIGKILL soon after it (a pod has 30 s): results come first."""
+        self._environment.stop_timeout = min(self._environment.stop_timeout, _HURRY_S)
 
     def _quit(self, **_: Any) -> None:
         """Before locust decides on its exit code. A second Ctrl-C waits for nothing more."""

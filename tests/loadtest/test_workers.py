@@ -1,0 +1,162 @@
+"""Processes that make one load together: the same as if one had made it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import psutil
+
+from loadtest.gathering import Gathering, Report
+from loadtest.histogram import Times
+from loadtest.record import Record
+from loadtest.run import Run
+from tests.loadtest.locusts import Server, free_port, headless, locust, serving, until
+
+#: What each worker tells the master, as it was when it left the worker.
+RECORDER = """
+import json, os
+from locust import events
+
+@events.init.add_listener
+def listen(environment, runner, **_):
+    send = runner.send_message
+    def recorded(kind, data=None, **rest):
+        if kind == "anchorage_report":
+            with open(f"{FOLDER}/{os.getpid()}.jsonl", "a") as file:
+                file.write(json.dumps(data) + chr(10))
+        send(kind, data, **rest)
+    runner.send_message = recorded
+"""
+
+
+def asked(server: Server) -> list[str]:
+    return sorted(json.dumps(body, sort_keys=True) for body in server.asked)
+
+
+def recorded(folder: Path) -> list[list[Record]]:
+    """By worker."""
+    files = [path for path in folder.glob("*.jsonl") if path.stem.isdigit()]
+    reports = [[Report.unpacked(json.loads(line)) for line in path.read_text().splitlines()] for path in files]
+    return [[record for report in each for record in report.records] for each in reports]
+
+
+def percentiles(times: Times) -> list[float | None]:
+    return [times.percentile(percent) for percent in (0, 50, 90, 95, 99, 99.9, 100)]
+
+
+async def test_two_workers_do_what_one_process_does(tmp_path: Path) -> None:
+    """A real master and two workers: the same questions at the same times; merged, their samples are exactly those of
+    one run that is given all of them.
+    """
+    schedule = ("--arrivals", "poisson:25", "--run-time", "4", "--seed", "7", "--salt", "x", "--unique", "--zipf", "1")
+    recorder = tmp_path / "recorder.py"
+    recorder.write_text(f"FOLDER = {str(tmp_path)!r}\n{RECORDER}")
+    port = str(free_port())
+    (tmp_path / "alone").mkdir()
+    async with serving(Server()) as server, serving(Server()) as alone:
+        worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+        async with (
+            locust(*worker, folder=tmp_path, files=[recorder]),
+            locust(*worker, folder=tmp_path, files=[recorder]),
+        ):
+            master = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+            together, single = await asyncio.gather(
+                headless(server.url, *master, "--expect-workers", "2", *schedule, folder=tmp_path),
+                headless(alone.url, *schedule, folder=tmp_path / "alone"),
+            )
+    assert asked(server) == asked(alone)
+    run = together.run
+    assert [record.at_s for record in run.records] == [record.at_s for record in single.run.records]
+    assert [record.question for record in run.records] == [record.question for record in single.run.records]
+    assert len(run.clients) == 2
+
+    parts = recorded(tmp_path)
+    assert sorted(map(len, parts)) == [len(run.records) // 2, (len(run.records) + 1) // 2]
+    whole = Run(run.load, run.duration_s)
+    for record in sorted((record for part in parts for record in part), key=lambda record: record.at_s):
+        whole.add(record)
+    assert run.records == whole.records
+    assert run.as_json()["gaps"] == whole.as_json()["gaps"]
+    assert percentiles(run.measured_gaps()) == percentiles(whole.measured_gaps())
+
+
+def test_reports_in_any_order_make_the_same_run() -> None:
+    """Merged exactly: histograms of what came in pieces are, bit by bit, those of what came at once."""
+    draw = random.Random(5)
+    records = [
+        Record("stream", at_s=at / 10, ttft_s=draw.random(), gaps_s=[draw.expovariate(50) for _ in range(40)])
+        for at in range(300)
+    ]
+    whole = Run({"kind": "open", "rate": 10.0}, 30.0)
+    gathering = Gathering(Run({"kind": "open", "rate": 10.0}, 30.0))
+    gathering.expect(["a", "b", "c"])
+    shares = {node: records[start::3] for start, node in enumerate("abc")}
+    counts = dict.fromkeys(shares, 0)
+    while any(shares.values()):
+        node = draw.choice([node for node, left in shares.items() if left])
+        some = draw.randint(1, 20)
+        taken, shares[node] = shares[node][:some], shares[node][some:]
+        report = Report(node, counts[node], taken, last=not shares[node])
+        gathering.take(node, Report.unpacked(json.loads(json.dumps(report.packed()))))
+        counts[node] += 1
+    for record in records:
+        whole.add(record)
+    run = gathering.finish(30.0)
+    assert not run.void
+    assert run.records == whole.records
+    assert run.as_json()["gaps"] == whole.as_json()["gaps"]
+
+
+def test_a_report_that_is_missing_is_noticed() -> None:
+    """A run without all of its records is no run."""
+    gathering = Gathering(Run({"kind": "open", "rate": 1.0}, 1.0))
+    gathering.expect(["a"])
+    gathering.take("a", Report("a", 0))
+    gathering.take("a", Report("a", 2, last=True))
+    assert "records are missing" in gathering.finish(1.0).void[0]
+
+
+async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
+    """The run goes on to its end, says when whom it lost, and keeps what it has."""
+    arguments = ("--arrivals", "constant:20", "--run-time", "8", "--processes", "2")
+    async with serving(Server()) as server:
+        running = asyncio.create_task(headless(server.url, *arguments, folder=tmp_path))
+        try:
+            await until(lambda: len(server.asked) > 20)
+            victim = worker_of(server)
+            victim.kill()
+            done = await running
+        finally:
+            running.cancel()
+    run = done.run
+    assert done.code == 4
+    (event,) = run.events
+    assert event["what"] == "load tester lost"
+    assert str(victim.pid) in event["detail"]
+    assert 0 < event["t_s"] <= 8
+    assert any("was lost" in reason for reason in run.void)
+    assert "was lost" in done.said
+    assert run.duration_s == 8
+    assert 80 <= len(run.records) < 160
+
+
+def worker_of(server: Server) -> psutil.Process:
+    """The child process that locust forked last for this server."""
+    masters = [process for process in psutil.Process().children() if server.url in process.cmdline()]
+    (master,) = masters
+    return master.children()[-1]
+
+
+async def test_without_workers_a_run_ends(tmp_path: Path) -> None:
+    """Nothing hangs."""
+    async with serving(Server()) as server:
+        done = await headless(
+            *(server.url, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(free_port())),
+            *("--expect-workers", "1", "--expect-workers-max-wait", "2", "--run-time", "2"),
+            folder=tmp_path,
+        )
+    assert done.code == 1
+    assert "workers" in done.said
