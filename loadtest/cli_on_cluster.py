@@ -45,7 +45,7 @@ def runner(
     keep: bool = False,
     on_state: Callable[[str], None] = lambda state: None,
 ) -> LevelRunner:
-    """Makes levels, and raises as `ClusterRuns.run` then; here ConfigurationError (no kubeconfig), ClusterUnavailable."""
+    """Makes levels (`ClusterRuns.run`). Raises ConfigurationError (no kubeconfig), ClusterUnavailable."""
     from loadtest.cluster_job import ClusterRuns
     from serving.cluster.kubeconfig import connect
 

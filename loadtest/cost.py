@@ -28,8 +28,7 @@ def cost(study: Study, gpu: str = "", gpu_price: float | None = None) -> dict[st
     `gpu_price`: USD for an hour of one GPU, instead of the catalogue's. Raises ConfigurationError for a type without a
     price, and for a price that is none.
     """
-    if gpu_price is not None and not gpu_price > 0:
-        raise ConfigurationError(f"--gpu-price {gpu_price:g}: a price is above 0")
+    price = check(gpu, gpu_price)
     known = [*_known(study.runs)]
     if not known:
         return None
@@ -37,9 +36,8 @@ def cost(study: Study, gpu: str = "", gpu_price: float | None = None) -> dict[st
     answers = sum(record.ok for run in study.runs for record in run.records)
     found: dict[str, Any] = {"currency": CURRENCY, "gpu": None, "gpu_hour": None, "gpu_minutes": round(minutes, 3)}
     found |= {"answers": answers, "per_1000_answers": None}
-    if not minutes:
+    if not any(gpus for _, gpus in known):
         return {**found, "note": "no GPU: no node of the deployment had one while it was watched"}
-    price = _price(gpu, gpu_price)
     found["gpu"] = price.name if price else gpu or None
     hour = gpu_price if gpu_price is not None else price.usd_hour if price else None
     if hour is None:
@@ -56,13 +54,16 @@ def cost(study: Study, gpu: str = "", gpu_price: float | None = None) -> dict[st
 _SAY = "Name the type with --gpu, or the price of an hour with --gpu-price."
 
 
-def _price(gpu: str, given: float | None) -> Gpu | None:
+def check(gpu: str, gpu_price: float | None) -> Gpu | None:
+    """To be asked before a load is held in vain. The type, where the catalogue has it. Raises as `cost`."""
+    if gpu_price is not None and not gpu_price > 0:
+        raise ConfigurationError(f"--gpu-price {gpu_price:g}: a price is above 0")
     if not gpu:
         return None
     try:
         return pick(catalogue(), gpu)
     except ConfigurationError:
-        if given is None:
+        if gpu_price is None:
             raise
         return None
 

@@ -56,7 +56,7 @@ def master(folder: Path, asked: argparse.Namespace) -> int:
     result, progress = folder / "result.json", folder / "progress.jsonl"
     more = [f"--expect-workers={asked.workers}", f"--expect-workers-max-wait={int(asked.wait_s)}"]
     more += [f"--master-bind-port={asked.port}", f"--result={result}", f"--progress={progress}"]
-    with subprocess.Popen([*_LOCUST, "--headless", "--master", *more, *asked.locust]) as locust:
+    with subprocess.Popen([*_LOCUST, "--headless", "--only-summary", "--master", *more, *asked.locust]) as locust:
         # The first process of a container ends by no signal that it does not take itself.
         signal.signal(signal.SIGTERM, lambda number, frame: locust.send_signal(number))
         code = _accompany(locust, progress)
