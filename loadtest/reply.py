@@ -17,7 +17,7 @@ from loadtest.failures import Broken, Failure, shortened
 from loadtest.record import http_kind
 from loadtest.sse import Events
 
-#: A whole answer may be so long, and of an error so much is read.
+#: An answer may be so long, and of an error so much is read.
 MAX_BODY_BYTES = 64 * 2**20
 _MAX_ERROR_BYTES = 64 * 2**10
 
@@ -56,8 +56,10 @@ class Reply:
         if self.status is not None and self.status >= 300:
             if self._size <= _MAX_ERROR_BYTES:
                 self._parts.append(data)
-        else:
-            self._read(data, now)
+            return
+        if self._size > MAX_BODY_BYTES:
+            raise Broken(f"an answer of more than {MAX_BODY_BYTES >> 20} MiB")
+        self._read(data, now)
 
     def close(self, now: float) -> None:
         """HTTP says that it is whole. Raises Failure for one that is none."""
@@ -94,8 +96,6 @@ class Whole(Reply):
         self.data: dict[str, Any] = {}
 
     def _read(self, data: bytes, now: float) -> None:
-        if self._size > MAX_BODY_BYTES:
-            raise Broken(f"an answer of more than {MAX_BODY_BYTES >> 20} MiB")
         self._parts.append(data)
 
     def _closed(self) -> None:

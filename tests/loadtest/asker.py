@@ -1,7 +1,10 @@
-"""Performs asks as locust's process would, on gevent, and prints the records.
+"""Performs asks as locust's process does, on gevent, and prints the records.
 
-`python -m tests.loadtest.asker` reads a JSON list of asks: {"target": {…}, "limits": {…}, "ask": {…}, "times": 1, "apart": true,
-"kill_s": null}. All start at once; `apart: false`: one after the other, on one `Exchange`. Prints a JSON list per ask.
+`python -m tests.loadtest.asker` reads a JSON list of jobs, which all start at once:
+{"target": {…}, "limits": {…}, "ask": {…}, "times": 3, "kill_s": null, "pause_s": null, "ready_s": null}. The asks of a
+job share an `Exchange`; they start together, or with `pause_s` one after the other, so long after the end of the one
+before; with `ready_s` first the target must be ready, and say its model. Prints a JSON list per job: the records, or
+what was wrong with the target.
 """
 
 from gevent import monkey
@@ -12,6 +15,7 @@ import dataclasses  # noqa: E402 - after the patch, as in locust
 import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -19,43 +23,48 @@ import gevent  # noqa: E402
 from loadtest.exchange import Exchange  # noqa: E402
 from loadtest.target import Limits, Target  # noqa: E402
 from loadtest.workload import Ask  # noqa: E402
+from serving.errors import AnchorageError  # noqa: E402
 
 
 def _ask(data: dict[str, Any]) -> Ask:
-    turns = tuple(map(_ask, data.pop("turns", ())))
+    turns = tuple(_ask(turn) for turn in data.pop("turns", ()))
     return Ask(**{"number": 0, "task": "stream", "text": "Why?", **data}, turns=turns)
 
 
-def _performed(job: dict[str, Any]) -> list[dict[str, Any]]:
+def _performed(job: dict[str, Any], clock: Callable[[], float]) -> list[dict[str, Any]]:
     exchange = Exchange(Target(**job["target"], limits=Limits(**job["limits"])))
-    ask, times, records = _ask(job["ask"]), job["times"], []
+    ask, records = _ask(job["ask"]), []
+    if job["ready_s"] is not None:
+        try:
+            exchange.wait_ready(job["ready_s"])
+            exchange.choose_model()
+        except AnchorageError as error:
+            return [{"raised": type(error).__name__, "message": str(error)}]
 
     def one() -> None:
         for record in exchange.perform(ask, clock(), clock):
-            records.append(dataclasses.asdict(record))
+            records.append(dataclasses.asdict(record))  # noqa: PERF401 - the one before a kill, too
 
-    if job["apart"]:
-        asking = [gevent.spawn(one) for _ in range(times)]
+    if job["pause_s"] is None:
+        asking = [gevent.spawn(one) for _ in range(job["times"])]
         if job["kill_s"] is not None:
             gevent.sleep(job["kill_s"])
             gevent.killall(asking)
         gevent.joinall(asking, raise_error=True)
     else:
-        for _ in range(times):
+        for _ in range(job["times"]):
             one()
-            gevent.sleep(job.get("pause_s", 0))
+            gevent.sleep(job["pause_s"])
     exchange.close()
     return records
 
 
-started = time.perf_counter()
-
-
-def clock() -> float:
-    return time.perf_counter() - started
+def main() -> None:
+    started = time.perf_counter()
+    jobs = [gevent.spawn(_performed, job, lambda: time.perf_counter() - started) for job in json.load(sys.stdin)]
+    gevent.joinall(jobs, raise_error=True)
+    print(json.dumps([job.value for job in jobs]))
 
 
 if __name__ == "__main__":
-    jobs = [gevent.spawn(_performed, job) for job in json.load(sys.stdin)]
-    gevent.joinall(jobs, raise_error=True)
-    print(json.dumps([job.value for job in jobs]))
+    main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,9 @@ DONE = b"data: [DONE]\n\n"
 END = b"0\r\n\r\n"
 #: As the well-behaved server waits, seconds: to the first text, between texts.
 FIRST_S, GAP_S = 0.2, 0.1
+
+#: How a client begins that wants TLS.
+_TLS = b"\x16"
 
 Reply: TypeAlias = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -122,10 +126,19 @@ async def timed(writer: asyncio.StreamWriter) -> None:
     writer.write(chunk(DONE) + END)
 
 
-GOOD = (text("Hello"), text(" world"), event({}, finish_reason="stop"), DONE)
+USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+#: As vLLM's: a role, texts, the reason, the usage.
+GOOD = (
+    event({"role": "assistant", "content": ""}),
+    text("Hello"),
+    text(" world"),
+    event({}, finish_reason="stop"),
+    b"data: " + json.dumps({"choices": [], "usage": USAGE}).encode() + b"\n\n",
+    DONE,
+)
 WHOLE = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "length"}],
-    "usage": {"prompt_tokens": 7, "completion_tokens": 2},
+    "usage": USAGE,
 }
 
 #: Name → what it does, and what kind that is; None: a good answer.
@@ -171,17 +184,19 @@ FAULTS: dict[str, tuple[Reply, str | None]] = {
 
 
 class Faulty:
-    """`seen`: paths and bodies of the requests; `accepted`: connections."""
+    """`seen`: what was asked, (method and path, body), `heads`: the same with headers; `accepted`: connections."""
 
-    def __init__(self, replies: dict[str, Reply] | None = None) -> None:
+    def __init__(self, replies: dict[str, Reply] | None = None, *, scheme: str = "http") -> None:
+        self.scheme = scheme
         self.port = 0
         self.accepted = 0
         self.seen: list[tuple[str, Any]] = []
+        self.heads: list[str] = []
         self._replies = {name: reply for name, (reply, _) in FAULTS.items()} | (replies or {})
         self._running: set[asyncio.Task[Any]] = set()
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.port}/{name}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Requests of one connection, one after the other."""
@@ -191,16 +206,22 @@ class Faulty:
         self._running.add(task)
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while not writer.is_closing():
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                first = await reader.readexactly(1)
+                if first == _TLS:
+                    await said(answer("400 Bad Request", b"no TLS here"), then=close)(writer)
+                    break
+                head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
                 method, path, _ = head.split(" ", 2)
                 name = path.split("/")[1]
                 if name == "deaf":  # never reads the body, however large
+                    reader._transport.pause_reading()  # type: ignore[attr-defined] # asyncio would buffer some
                     await silence(writer)
                 length = next(
                     (line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0
                 )
                 body = await reader.readexactly(int(length))
                 self.seen.append((f"{method} {path}", json.loads(body) if body else None))
+                self.heads.append(head)
                 await self._replies[name](writer)
         writer.close()
         self._running.discard(task)
@@ -212,10 +233,10 @@ class Faulty:
 
 
 @asynccontextmanager
-async def faulty(replies: dict[str, Reply] | None = None) -> AsyncIterator[Faulty]:
+async def faulty(replies: dict[str, Reply] | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Faulty]:
     """`replies`: more of them, by name."""
-    server = Faulty(replies)
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=2**16, backlog=1024) as listening:
+    server = Faulty(replies, scheme="https" if tls else "http")
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=1024, ssl=tls) as listening:
         server.port = listening.sockets[0].getsockname()[1]
         yield server
         await server.stop()
