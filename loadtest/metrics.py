@@ -80,6 +80,11 @@ def percent_of(digits: str) -> float | None:
 NAMES = (*_SHARES, *_QUALITY, *_RATES)
 
 
+def spelled() -> str:
+    """All names, for people."""
+    return f"{', '.join(f'{what}_p95_s' for what in TIMES)} (any percentile: p50, p999 for 99.9 %), {', '.join(NAMES)}"
+
+
 def value(of: Metric, figures: Figures) -> float | None:
     """None: nothing was measured that it could be made of; for goodput: no SLO was given."""
     if of.unit == "s":
