@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from loadtest.figures import QUALITY, Figures, Mean, Share
+from loadtest.figures import QUALITY, Figures, Mean, Share, figures
 from loadtest.percentiles import Percentiles
 from loadtest.report.levels import Level
 from loadtest.report.parts import Cell, Section, Table, cells
 from loadtest.report.plot import LOOKS, Bar, Plot, exact, names
 from loadtest.report.words import UNKNOWN, count, plural, seconds, share
+from loadtest.run import Run
 
 _STAGES = {
     "client": "client",
@@ -20,6 +22,8 @@ _STAGES = {
     "prompt": "prompt",
     "engine": "engine",
 }
+#: Of a bar, at least so much for each letter that is written in it.
+_LETTER = 0.008
 _QUALITY = {
     "source_recall": "source recall",
     "answer_match": "answer match",
@@ -73,7 +77,8 @@ def _bars(level: Level, row: int, order: Sequence[str]) -> list[Bar]:
     for look, name in enumerate(order):
         part = means.get(name, 0.0) / whole if whole else 0.0
         said = f"{_STAGES.get(name, name)} {seconds(means.get(name))}"
-        found.append(Bar(left, left + part, row - 0.36, row + 0.36, look % LOOKS, f"{level.label}: {said}", said))
+        text = said if part > _LETTER * len(said) else ""
+        found.append(Bar(left, left + part, row - 0.36, row + 0.36, look % LOOKS, f"{level.label}: {said}", text))
         left += part
     return found
 
@@ -106,26 +111,28 @@ def _both(times: Percentiles | None) -> str:
     return f"{seconds(times.p50)} / {seconds(times.p95)}" if times and times.count else UNKNOWN
 
 
-def errors(levels: Sequence[Level]) -> Section:
+def errors(levels: Sequence[Level], runs: Sequence[Run]) -> Section:
     requests = sum(level.figures.requests for level in levels)
-    rows = [
-        [
-            Cell(level.label),
-            Cell(failed.kind),
-            Cell(count(failed.count)),
-            Cell(share(failed.share)),
+    rows = [row for level in levels for row in _failed(level.label, level.figures)]
+    early = [row for at, run in enumerate(runs) for row in _failed(f"run {at + 1}", _warmup(run))]
+    said = [] if rows else [f"None: all {plural(requests, 'request')} of the measured part were answered."]
+    head = ["Kind", "Requests", "Share", "What was said, most often"]
+    tables = [Table("Errors by kind", ["Level", *head], rows)] if rows else []
+    if early:
+        tables.append(Table("Errors of the warm-up, which do not count", ["Run", *head], early))
+    return Section("Errors", said, tables=tables)
+
+
+def _failed(label: str, of: Figures) -> Iterator[list[Cell]]:
+    for failed in of.errors:
+        yield [
+            *cells(label, failed.kind, count(failed.count), share(failed.share)),
             Cell(failed.message or "nothing was said", prose=True),
         ]
-        for level in levels
-        for failed in level.figures.errors
-    ]
-    title = "Errors"
-    if not requests:
-        return Section(title, ["No request was made, so nothing can be said."])
-    if not rows:
-        return Section(title, [f"None: all {plural(requests, 'request')} were answered."])
-    head = ["Level", "Kind", "Requests", "Share", "What was said, most often"]
-    return Section(title, tables=[Table("Errors by kind", head, rows)])
+
+
+def _warmup(run: Run) -> Figures:
+    return figures(replace(run, warmup_s=0.0, duration_s=run.warmup_s))
 
 
 def quality(levels: Sequence[Level]) -> Section:

@@ -26,7 +26,6 @@ from loadtest.run import Run, Study
 from loadtest.slo import Slo
 
 _HERE = Path(__file__).parent
-_SIGNS = "Hollow marks: the runs of that level do not agree. Crosses: void, the client was the limit."
 #: Panels of many runs are folded away, and coarser.
 _COARSE = COLUMNS // 2
 
@@ -97,14 +96,14 @@ def _sections(
     found = study.found or {}
     shown, bounds = _shown(those, of, found.get("above")), _bounds(slo)
     if plots := against_rate(those, found.get("rate"), bounds):
-        yield Section("As the load grows", [_SIGNS], plots)
+        yield Section("As the load grows", _signs(those), plots)
     if table := objectives(shown):
         yield Section("What the SLO asks", tables=[table])
     if len(study.runs) == 1:
         yield _course(study.runs[0], bounds)
     yield Section("How the times are spread", plots=_curves(shown, bounds), tables=[times(shown)])
     yield stages(those)
-    yield errors(those)
+    yield errors(those, study.runs)
     yield quality(those)
     if study.cost:
         yield cost(study.cost)
@@ -115,6 +114,15 @@ def _sections(
     yield Section("All figures", tables=[level_table(those), *more])
     yield client(study.runs)
     yield section(study)
+
+
+def _signs(those: Sequence[Level]) -> list[str]:
+    found = {level.sign for level in those}
+    said = {
+        "unsure": "Hollow marks: the runs of that level do not agree.",
+        "void": "Crosses: void, the client was the limit.",
+    }
+    return [text for sign, text in said.items() if sign in found]
 
 
 def _shown(those: Sequence[Level], of: Level, above: float | None) -> list[Level]:
@@ -138,10 +146,10 @@ def _bounds(slo: Slo | None) -> dict[str, tuple[float, str]]:
 
 
 def _curves(shown: Sequence[Level], bounds: Mapping[str, tuple[float, str]]) -> list[Plot]:
-    """All three of one level in one plot; of several levels one plot for each."""
+    """Of one level what resembles each other in one plot; of several levels one plot for each."""
     if len(shown) == 1:
         of = shown[0].figures
-        plots = [curves("Percentiles", [("TTFT", of.ttft), ("gap", of.gap), ("total", of.total)])]
+        plots = [curves("TTFT and total", [("TTFT", of.ttft), ("total", of.total)]), curves("Gaps", [("gap", of.gap)])]
     else:
         plots = [
             curves("TTFT", [(level.label, level.figures.ttft) for level in shown], bounds.get("ttft")),

@@ -32,7 +32,8 @@ def headline(study: Study, levels: Sequence[Level], of: Level | None) -> Headlin
 
 def _void(levels: Sequence[Level]) -> Headline:
     reasons = list(dict.fromkeys(reason for level in levels for one in level.runs for reason in one.run.void))
-    why, _, advice = (reasons[0] if reasons else "the load tester was the limit; no reason is given").partition("; ")
+    first = reasons[0] if reasons else "the load tester was the limit; no reason is given"
+    why, advice = first.rsplit("; ", 1) if "; " in first else (first, "")
     more = [_sentence(said) for said in (advice, *reasons[1:4]) if said]
     return Headline("void", "VOID: this test says nothing about the server", _sentence(why).rstrip("."), more)
 

@@ -61,8 +61,8 @@ def section(study: Study) -> Section:
         ("Began", began_at(study) or UNKNOWN),
         *_facts("Client's machine", _machine(study.machine)),
         *_facts("Server", study.target),
-        *_facts("Asked", study.settings),
-        *_facts("SLO", study.slo),
+        *_facts("Asked", study.settings, "not set"),
+        *_facts("SLO", study.slo, "none was given"),
     ]
     return Section("How it was measured", facts=facts)
 
@@ -83,21 +83,22 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _facts(of: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """One for each value that is there, whatever its shape."""
+def _facts(of: str, values: Mapping[str, Any], nothing: str = UNKNOWN) -> Iterator[tuple[str, str]]:
+    """One for each value that is there, whatever its shape; names are those of options and files."""
     if not values:
-        yield of, UNKNOWN
+        yield of, nothing
     for name, value in values.items():
-        yield f"{of}: {name.replace('_', ' ')}", _written(value)
+        yield f"{of}: {name}", _written(value, nothing)
 
 
-def _written(value: Any) -> str:
+def _written(value: Any, nothing: str) -> str:
     if value is None or value == "":
-        return UNKNOWN
+        return nothing
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_written(part)}" for name, part in value.items() if part is not None) or "none"
+        known = [f"{name} {_written(part, nothing)}" for name, part in value.items() if part is not None]
+        return ", ".join(known) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_written, value)) or "none"
+        return ", ".join(_written(part, nothing) for part in value) or "none"
     return str(value)

@@ -20,6 +20,8 @@ def seconds(value: float | None, digits: int = 3) -> str:
         return UNKNOWN
     if value == 0:
         return "0 s"
+    if abs(value) < 0.0001:
+        return f"{number(1e6 * value, digits)} µs"
     if abs(value) < 0.9995:
         return f"{number(1000 * value, digits)} ms"
     return f"{number(value, digits)} s"
