@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 import orjson
 
-from loadtest.connection import Clock, Connections, pause
+from loadtest.connection import Connections, pause
 from loadtest.failures import Failure
 from loadtest.lived import Lived
 from loadtest.record import Record
 from loadtest.reply import Streamed, Whole
 from loadtest.target import Target
+from loadtest.transfer import Clock
 from loadtest.workload import Ask
 from serving.errors import ConfigurationError, Unavailable
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from loadtest.connection import Clock, Killed
+from loadtest.connection import Killed
 from loadtest.failures import Broken, Failure
 from loadtest.quality import judge
 from loadtest.record import Record
 from loadtest.reply import Reply, Streamed, Whole
+from loadtest.transfer import Clock
 from loadtest.workload import Ask
 
 
