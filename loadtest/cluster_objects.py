@@ -16,6 +16,13 @@ Json = dict[str, Any]
 #: The name of everything in the component, and of the Secret with the key of the Api.
 COMPONENT = "anchorage-loadtest"
 RUN, ROLE = "anchorage.dev/loadtest", "anchorage.dev/role"
+#: Not the deployment's own `managed-by`: what is not rendered any more would be taken away with the next deployment.
+_LABELS = {
+    "app.kubernetes.io/name": "anchorage",
+    "app.kubernetes.io/component": "loadtest",
+    "app.kubernetes.io/part-of": "anchorage",
+    "app.kubernetes.io/managed-by": "loadtest",
+}
 #: The deployment's own Service.
 SERVICE = "anchorage"
 #: Where a run's files are in its pods.
@@ -66,7 +73,7 @@ def objects(run: Run) -> list[Json]:
     things.sort(key=lambda thing: (thing["kind"] != "Job", thing["metadata"]["name"]))
     for thing in things:
         thing["metadata"] = {**thing["metadata"], "namespace": run.namespace}
-        thing["metadata"]["labels"] = {**thing["metadata"]["labels"], RUN: run.name}
+        thing["metadata"]["labels"] = {**_LABELS, RUN: run.name}
         if thing["kind"] == "Job":
             _job(thing["spec"], run)
     if not _ours(_option(run.arguments, "--host"), run.namespace):
@@ -121,10 +128,6 @@ def _object(run: Run, kind: str, content: Json) -> Json:
     labels = {**_LABELS, RUN: run.name}
     metadata = {"name": run.name, "namespace": run.namespace, "labels": labels}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **content}
-
-
-_LABELS = {f"app.kubernetes.io/{key}": value for key, value in
-           (("name", "anchorage"), ("component", "loadtest"), ("part-of", "anchorage"))}  # fmt: skip
 
 
 def _way_out(run: Run) -> Json:

@@ -17,6 +17,7 @@ GOOGLE = Offer("gke", ("gateway", "gateway-gke", "tls"))
 MILVUS = Offer("eks", ("no-milvus", "object-storage", "milvus-operator-cluster"))
 DRA = Offer("gke", ("dra",))
 KUEUE = Offer("onprem", ("kueue",))
+LOADTEST = Offer("local", ("loadtest",))
 INCREMENTAL = Offer("onprem", ("upgrade-incremental",))
 
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.manifests.seeding import CPU, DRA, EDGES, GOOGLE, GPU, HEAD, KUEUE, MILVUS, OF_CPU, Seed, Set, at, put
+from tests.manifests.seeding import (
+    CPU,
+    DRA,
+    EDGES,
+    GOOGLE,
+    GPU,
+    HEAD,
+    KUEUE,
+    LOADTEST,
+    MILVUS,
+    OF_CPU,
+    Seed,
+    Set,
+    at,
+    put,
+)
 
 NAMES = [
     Seed("crossing", "head-token", at(f"{HEAD}.template.spec.automountServiceAccountToken", False), "leave it on"),
@@ -239,6 +254,8 @@ FLOWS = [
     ),
     Seed("crossing", "no-api-server", lambda s: _drop(s, "anchorage-api-server-head"), "head cannot reach"),
     Seed("crossing", "milvus-closed", lambda s: _drop(s, "milvus"), "closed by ingress", MILVUS),
+    Seed("crossing", "no-reports", lambda s: _drop(s, "anchorage-loadtest-master"), "master: closed by in", LOADTEST),
+    Seed("crossing", "no-workers", lambda s: _drop(s, "anchorage-loadtest-workers"), "master: closed by eg", LOADTEST),
 ]
 
 
