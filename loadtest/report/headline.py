@@ -67,14 +67,16 @@ def _found(study: Study, levels: Sequence[Level], of: Level) -> Headline:
     found = study.found or {}
     rate, above, sure = found.get("rate"), found.get("above"), bool(found.get("sure"))
     why = [_sentence(str(found["why"]))] if found.get("why") else []
+    if rate is None and of.met:
+        return Headline("unknown", "NOT YET SURE", "No rate was found yet that is sure to keep the SLO", why)
     if rate is None:
-        first, *others = _misses(of) or ["no level that was tried kept it"]
+        first, *others = _misses(of) or ["its figures are too near to their bounds"]
         said = f"Does not keep the SLO, not even {_at(of)}: {first}"
         return Headline("bad", "SLO NOT KEPT", said, [*_also(others), *why])
     things = _things(of.figures)
     about = "Holds at least" if above is None else "Holds" if sure else "Holds about"
     said = f"{about} {number(rate)} {things} a second ({_hourly(rate)} an hour) within the SLO"
-    word = "SLO KEPT" if sure else "SLO KEPT, BUT NOT YET SURE"
+    word = "SLO KEPT" if sure else "NOT YET SURE"
     return Headline("good" if sure else "unknown", word, said, [_people(rate), *_beyond(levels, above), *why])
 
 
@@ -83,8 +85,10 @@ def _beyond(levels: Sequence[Level], above: float | None) -> Iterator[str]:
     if level is None:
         yield "Nothing faster was seen to fail."
         return
-    first, *_ = _misses(level) or ["its runs say so together, though not each alone"]
-    yield f"At {number(above)} a second it does not: {first}."
+    if not (misses := _misses(level)):
+        yield f"At {number(above)} a second it is not sure to: the figures are too near to their bounds."
+        return
+    yield f"At {number(above)} a second it does not: {misses[0]}."
 
 
 def _told(of: Level) -> list[str]:

@@ -12,7 +12,7 @@ _AREA = 1000
 #: Looks of lines and bars: each has a colour, a dash, a mark and a pattern of its own (`style.css`, `page.html.j2`).
 LOOKS = 6
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
-_NINES = ((0.0, "0 %"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"))
+_NINES = ((0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"))
 
 Write = Callable[[float], str]
 

@@ -19,7 +19,7 @@ def tiles(of: Level, cost: Mapping[str, Any] | None) -> list[Tile]:
     return [
         Tile("Good answers (goodput)", per_second(figures.goodput), good, _unknown(figures.goodput)),
         _times(of, "First text (TTFT p95)", "ttft_p95_s", figures.ttft.p95, figures.ttft.at_least),
-        _times(of, "Pauses within (gap p99)", "gap_p99_s", figures.gap.p99, 0),
+        _times(of, "Pauses (gap p99)", "gap_p99_s", figures.gap.p99, 0),
         _told(of, "Errors", "errors_max", figures.errors_share, f"of {plural(figures.requests, 'request')}"),
         _told(of, "Source recall", "source_recall_min", recall.value, _of(recall)),
         _cost(cost),

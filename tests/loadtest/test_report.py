@@ -14,11 +14,13 @@ import pytest
 from loadtest.figures import figures
 from loadtest.record import Record
 from loadtest.report import page
+from loadtest.report.plot import LOOKS
 from loadtest.run import Client, Run, Sample, Study
 from loadtest.slo import Slo
 from tests.loadtest import made
 from tests.loadtest.chromium import Chromium, installed
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('x')</script><img src=http://example.com/x.png>"
 SLO = Slo.default().as_json()
 OVERLOAD = made.System(errors=0.0).capacity * 1.5
@@ -176,6 +178,18 @@ def test_sweep(found: dict[str, Any], said: str) -> None:
     assert "8/s held twice." in read.text
 
 
+def test_sweep_that_its_client_ended() -> None:
+    """Void levels are marked as such, and the rate found is a least one."""
+    study = sweep(sure=False, above=None)
+    study.runs[3].void = ["the load tester was the limit"]
+    assert study.found
+    study.found = {**study.found, "levels": [*study.found["levels"][:2], {**study.found["levels"][2], "void": True}]}
+    html = page(study)
+    assert headline_of(html).startswith("Holds at least 8 questions a second")
+    assert [row[1] for row in _rows(html, "All levels")] == ["✓ kept", "✓ kept (2 of 2 runs)", "! void"]
+    assert 'href="#markvoid"' in html
+
+
 def test_sweep_without_answer() -> None:
     """Where no rate kept the SLO, the lowest one says why not."""
     study = made.study([OVERLOAD], 1, made.System(errors=0.0), duration_s=40.0, gaps=False)
@@ -264,6 +278,17 @@ def test_tables_have_headings() -> None:
     assert all(len(text.split()) > 3 for text in read.texts["desc"])
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast(dark: bool) -> None:
+    """Letters and lines stand out from what is behind them by 4.5 to 1 (WCAG 2.2, 1.4.3)."""
+    light, rest = (ROOT / "loadtest/report/style.css").read_text("utf-8").split("@media (prefers-color-scheme: dark)")
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light + (rest.split("@media")[0] if dark else "")))
+    pairs = [(name, "paper") for name in ("ink", "soft", "good", "bad", *(f"look{look}" for look in range(LOOKS)))]
+    pairs += [(name, f"{sign}-tint") for sign in ("good", "bad") for name in ("ink", sign)] + [("void", "void-tint")]
+    low = [pair for pair in pairs if _contrast(*(colours[name] for name in pair)) < 4.5]
+    assert not low
+
+
 def test_small() -> None:
     """Thirty runs of five thousand requests make a page below 2 MB."""
     run = made.run(10.0, 1, made.System(), duration_s=500.0, gaps=False)
@@ -301,6 +326,18 @@ def test_browser_would_complain(chromium: Chromium, tmp_path: Path) -> None:
     path.write_text(page(one()).replace("</body>", "<img src='http://example.com/x.png'></body>"), "utf-8")
     with pytest.raises(AssertionError, match=r"example\.com"):
         chromium.dom(path)
+
+
+def _contrast(*colours: str) -> float:
+    darker, lighter = sorted(map(_luminance, colours))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance as WCAG defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _tables(html: str) -> dict[str, list[list[str]]]:
