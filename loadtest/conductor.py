@@ -123,14 +123,14 @@ class Conductor:
         self._held_s = min(clock, self._settings.duration_s or clock)
         if together:
             self._company.tell_end(patience_s)
-            deadline = time.monotonic() + patience_s + _REPORTS_S
-            while self._gathering.awaited and time.monotonic() < deadline:
-                gevent.sleep(_LOOK_EVERY_S / 10)
-                self._look_for_lost()
+            self._wait_for_reports(patience_s + _REPORTS_S)
         self._ended.set()
 
-    def abandon(self) -> None:
-        """Waits for no report any more."""
+    def abandon(self, *, together: bool) -> None:
+        """What is under way has no more time."""
+        if together and self._held_s is not None:
+            self._company.tell_end(0.0)
+            self._wait_for_reports(_REPORTS_S)
         self._ended.set()
 
     def conclude(self) -> Run | None:
@@ -152,6 +152,12 @@ class Conductor:
         for reason in run.void:
             logger.error("This run is void: %s", reason)
         return run
+
+    def _wait_for_reports(self, longest_s: float) -> None:
+        deadline = time.monotonic() + longest_s
+        while self._gathering.awaited and time.monotonic() < deadline:
+            gevent.sleep(_LOOK_EVERY_S / 10)
+            self._look_for_lost()
 
     def _begin(self, nodes: list[str]) -> None:
         run = self._gathering.run

@@ -35,6 +35,8 @@ _PREPARED, _REPORT, _BEGIN, _END = (f"anchorage_{name}" for name in ("prepared",
 _LOCAL = "local"
 #: After SIGTERM, for what is under way.
 _HURRY_S = 5.0
+#: After Ctrl-C, a worker gives its master so long to end the run.
+_MASTER_S = 5.0
 
 
 class Session:
@@ -50,6 +52,8 @@ class Session:
         self._asking: Asking | None = None
         self._conductor: Conductor | None = None
         self._duration_s: float | None = None
+        self._ending = False
+        environment.begun = environment.asking = None
         self._check()
         self._listen()
 
@@ -104,11 +108,13 @@ class Session:
             self._runner.register_message(_BEGIN, self._on_begin, concurrent=True)
             self._runner.register_message(_END, self._on_end, concurrent=True)
         gevent.signal_handler(signal.SIGTERM, self._hurry)  # locust's own comes after it, and ends the run
+        gevent.signal_handler(signal.SIGINT, self._interrupt)
 
     # Of a run that starts.
 
     def _start(self, environment: Any, **_: Any) -> None:
         environment.begun, environment.asking = Event(), None
+        self._ending = False
         try:
             if self._is_worker:
                 self._prepare_worker()
@@ -183,6 +189,8 @@ class Session:
 
     def _on_end(self, msg: Any, **_: Any) -> None:
         self._environment.stop_timeout = msg.data["patience_s"]
+        if self._ending:
+            self._abandon()
         self._runner.stop()
 
     def _begin(self, part: Part) -> None:
@@ -201,6 +209,7 @@ class Session:
     # Of a run that stops, for whatever reason.
 
     def _stop_asking(self, environment: Any, **_: Any) -> None:
+        self._ending = True
         if self._asking:
             self._asking.stop_asking()
             environment.begun.set()
@@ -229,16 +238,30 @@ class Session:
         """Whoever sends SIGTERM sends SIGKILL soon after it (a pod has 30 s): results come first."""
         self._environment.stop_timeout = min(self._environment.stop_timeout, _HURRY_S)
 
+    def _interrupt(self) -> None:
+        """Ctrl-C. Python would raise it in whatever greenlet runs, which may be somebody's request: it is for locust.
+
+        A terminal tells all its processes. A worker leaves it to the master, which ends the run for all alike.
+        """
+        if self._is_worker and self._environment.begun is not None:
+            gevent.sleep(_MASTER_S)
+            if self._ending:
+                return
+        gevent.get_hub().handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+
     def _quit(self, **_: Any) -> None:
         """Before locust decides on its exit code. A second Ctrl-C waits for nothing more."""
         try:
             self._runner.stop()
             self._finish()
         except KeyboardInterrupt:
-            self._environment.stop_timeout = 0.0
-            self._runner.user_greenlets.kill()
-            if self._asking:
-                self._asking.abandon()
-            if self._conductor:
-                self._conductor.abandon()
+            self._abandon()
             self._finish()
+
+    def _abandon(self) -> None:
+        self._environment.stop_timeout = 0.0
+        self._runner.user_greenlets.kill()
+        if self._asking:
+            self._asking.abandon()
+        if self._conductor:
+            self._conductor.abandon(together=self._is_master)
