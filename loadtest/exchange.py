@@ -148,7 +148,9 @@ class Exchange:
         ask, reply = lived.ask, Whole()
         document = {"uri": ask.uri, "title": ask.title, "text": ask.text}
         path = f"/v1/collections/{quote(ask.collection or 'default', safe='')}/documents?wait=true"
-        request = self._post(path, {"documents": [document]})
+        # Or a silence that is only patience would count as one of the server's.
+        patience = f"X-Request-Timeout-Seconds: {self.target.limits.stall_s / 2:.3f}\r\n"
+        request = self._post(path, {"documents": [document]}, patience)
         lived.begin(reply)
         self._connections.send(request, reply, lived.clock, lived.until)
         while reply.data.get("status") in ("queued", "running"):
@@ -167,10 +169,10 @@ class Exchange:
         self._connections.send(request.encode(), reply, clock, until)
         return reply
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> bytes:
+    def _post(self, path: str, body: Mapping[str, Any], header: str = "") -> bytes:
         data = orjson.dumps(body)
         head = (
-            f"POST {self.target.prefix}{path} HTTP/1.1\r\n{self._headers}Content-Type: application/json\r\n"
+            f"POST {self.target.prefix}{path} HTTP/1.1\r\n{self._headers}{header}Content-Type: application/json\r\n"
             f"Accept: {'text/event-stream' if body.get('stream') else 'application/json'}\r\n"
             f"Content-Length: {len(data)}\r\n\r\n"
         )

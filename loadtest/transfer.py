@@ -46,7 +46,6 @@ class Transfer:
         self._connection = connection
         #: TLS reads records: of one that was read, there may be more than was asked for. It knows no stamps.
         self._pending = getattr(connection, "pending", None)
-        self._receive = self._received_stamped if self._pending is None else self._received
         self._unsent = memoryview(request)
         self._reply = reply
         self._response = _Response()
@@ -137,7 +136,7 @@ class Transfer:
     def _read(self) -> None:
         while True:
             try:
-                data, now = self._receive()
+                data, now = self._received()
             except _NOTHING_YET:
                 return
             except OSError as error:
@@ -152,11 +151,9 @@ class Transfer:
                 return
 
     def _received(self) -> tuple[bytes, float]:
-        data = self._connection.recv(_READ_BYTES)
-        return data, self._clock()
-
-    def _received_stamped(self) -> tuple[bytes, float]:
-        """Never before what came or went last, whatever somebody does to the machine's clock meanwhile."""
+        """What came, and when: never before what came or went last, whatever happens to the machine's clock."""
+        if self._pending is not None:
+            return self._connection.recv(_READ_BYTES), self._clock()
         data, stamps, _, _ = self._connection.recvmsg(_READ_BYTES, _STAMP_SPACE)
         now = self._clock()
         if not stamps:
