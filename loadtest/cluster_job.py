@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from loadtest import by_log, cluster_objects
 from loadtest.by_log import Gathered, NoResult
 from loadtest.cluster_log import PodLog
 from loadtest.cluster_objects import ROLE, RUN, Json
-from loadtest.run import Study
+from loadtest.run import Run, Study
 from loadtest.running import OnProgress
 from serving.cluster.connection import Cluster
 from serving.cluster.look import listed
@@ -28,8 +30,10 @@ LOOK_S = 2.0
 PATIENCE_S = 600.0
 #: Until the pods work: a node may have to come, and an image.
 START_S = 1800.0
+#: Clocks that differ by less are the same: progress takes a moment to get here, seconds.
+_SKEW_S = 5.0
 _LAST_WORDS = 6
-_MANAGER = "anchorage"
+_QUERY = {"fieldManager": "anchorage", "fieldValidation": "Strict"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,10 @@ class ClusterRuns:
     def _made(self, path: str, name: str, thing: Json) -> None:
         """Again, where it is not known whether it was done: under one name there is one."""
         try:
-            self.cluster.create(path, thing, {"fieldManager": _MANAGER})
+            self.cluster.create(path, thing, _QUERY)
         except ClusterUnavailable:
             if self.cluster.find(f"{path}/{name}") is None:
-                self.cluster.create(path, thing, {"fieldManager": _MANAGER})
+                self.cluster.create(path, thing, _QUERY)
 
     def _delete(self, things: Sequence[Json]) -> None:
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
@@ -138,6 +142,8 @@ class _Following:
     #: The last lines of the master's log that are neither progress nor result.
     words: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_WORDS))
     asks: bool = False
+    #: The run's beginning by the clock of this machine: what came with the least delay says it best.
+    began: float = math.inf
     #: When the API server was last heard of.
     heard: float = field(default_factory=time.monotonic)
 
@@ -166,7 +172,17 @@ class _Following:
         text = self.gathered.file().decode()
         for name, path in self.paths.items():
             text = text.replace(f"{cluster_objects.FILES}/{name}", json.dumps(path)[1:-1])
-        return Study.from_json(json.loads(text), f"the result of {self.name}")
+        study = Study.from_json(json.loads(text), f"the result of {self.name}")
+        for run in study.runs:
+            self._by_our_clock(run)
+        return study
+
+    def _by_our_clock(self, run: Run) -> None:
+        """Where the pod's is another: what is watched from here is put beside the run by the time."""
+        with suppress(ValueError):  # a run that does not say when it began
+            theirs = datetime.fromisoformat(run.started_at).timestamp()
+            if abs(theirs - self.began) > _SKEW_S and self.began < math.inf:
+                run.started_at = datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds")
 
     def _look(self) -> tuple[list[Json], Json | None]:
         """The pods, and the master's Job; None: it is gone. What keeps pods from working is told."""
@@ -221,6 +237,8 @@ class _Following:
 
     def _progress(self, told: Mapping[str, Any]) -> None:
         self.asks = self.asks or told.get("phase") != "waiting"
+        if told.get("phase") in ("warm-up", "measuring"):
+            self.began = min(self.began, time.time() - float(told["t_s"]))
         self.on_progress(told)
 
     def _finish(self, master: Json | None, job: Json | None) -> None:
