@@ -98,6 +98,7 @@ def compare(
     b: Study,
     *,
     gate: Sequence[str] = GATE,
+    shown: Sequence[str] = SHOWN,
     tolerance: float = 0.05,
     allow_void: bool = False,
     seed: int = 0,
@@ -113,7 +114,7 @@ def compare(
     pairs = list(_pairs(a, b, allow_void, warnings))
     if not pairs:
         raise ConfigurationError(_none_in_common(a, b))
-    names = (*SHOWN, *(name for name in gate if name not in SHOWN))
+    names = (*shown, *(name for name in gate if name not in shown))
     levels = [_level(load, ours, theirs, names, slo, seed) for load, ours, theirs in pairs]
     tested = [(level, row) for level in levels if level.gated for row in level.rows if row.name in gate]
     failed = [

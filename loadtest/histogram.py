@@ -62,8 +62,11 @@ class Times:
 
     def counts(self) -> Iterator[tuple[float, int]]:
         """Seconds and how often, ascending: a value stands for those that differ from it by less than 0.1 %."""
-        # hdrh's own iterator takes 30 ms, this one 1 ms.
-        for index, count in enumerate(self._all.counts):
+        # hdrh's own iterator takes 30 ms, this less than 1 ms: not object by object, and only where values can be.
+        if not len(self):
+            return
+        first, last = (self._all._counts_index_for(end) for end in (self._all.min_value, self._all.max_value))
+        for index, count in enumerate(self._all.counts[first : last + 1], first):
             if count:
                 value = self._all.get_value_from_index(index)
                 yield self._all.get_highest_equivalent_value(value) / 1e6, count
