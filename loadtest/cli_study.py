@@ -95,13 +95,13 @@ class Loading:
         from loadtest.cluster_watch import watching
 
         where = self._where
-        if self.target.plain or (where.on_cluster and not where.cluster):
+        if self.target.plain:
             with nullcontext():
                 yield None
             return
         look = looking(
             self.target.url,
-            cluster=where.cluster,
+            cluster=where.cluster or where.on_cluster,
             namespace=where.namespace,
             kubeconfig=where.kubeconfig,
             context=where.context,
@@ -189,6 +189,9 @@ def where_of(given: Mapping[str, Any]) -> Where:
 
 def loading_of(given: Mapping[str, Any], live: LiveView) -> Loading:
     """Of a command's values. Raises typer.BadParameter, and as `Loading`."""
+    from loadtest.cost import check as check_price
+
+    check_price(given["gpu"], given["gpu_price"])
     target = load_options.target_of(given["url"], given["model"], api_key(), given["plain"])
     return Loading(target, load_options.passed(given), where_of(given), live)
 

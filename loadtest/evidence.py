@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean
 
-from loadtest.bootstrap import drawn
+from loadtest.bootstrap import interval
 from loadtest.figures import figures
 from loadtest.metrics import value
 from loadtest.run import Run
@@ -16,8 +16,10 @@ from loadtest.sweep import Outcome
 
 #: Farther from its bound than this (factor 20) nothing needs to be told apart.
 _FARTHEST = 3.0
-#: How far off a figure may be that is made of too little to resample, as a logarithm: a factor 1.6.
-_VAGUE = 0.5
+#: How far off a figure of one run may be that is made of too little to resample, as a logarithm: about 30 %.
+_VAGUE = 0.3
+#: Of a normal distribution, what lies within one standard error.
+_ONE_SIGMA = 0.6827
 
 
 def outcome(slo: Slo, runs: Sequence[Run]) -> Outcome:
@@ -45,19 +47,18 @@ def searchable(slo: Slo) -> list[Objective]:
 
 def _excess(one: Objective, judged: Judged, runs: Sequence[Run], slo: Slo) -> tuple[float, float]:
     """log(value / bound), so that above 0 is not kept, and its standard error."""
-    import numpy as np
-
     if judged.value is None:
         return _FARTHEST, _VAGUE
-    resampled = drawn(one.metric, runs, slo)
+    vague = _VAGUE / math.sqrt(len(runs))
+    resampled = interval(one.metric, runs, slo, level=_ONE_SIGMA)
     if resampled is None:
         known = [found for run in runs if (found := value(one.metric, figures(run))) is not None]
-        return _distance(one, fmean(known)), _VAGUE
+        return _distance(one, fmean(known)), vague
     excess = _distance(one, resampled.value)
     if one.metric.unit == "share" and one.metric.better == "lower" and not resampled.value:
         # Of a share of 1 in 1000 a short run cannot show that it is kept; that nothing went wrong is all there is.
         return excess, 1.0
-    return excess, float(np.std([_distance(one, draw) for draw in resampled.draws]))
+    return excess, abs(_distance(one, resampled.high) - _distance(one, resampled.low)) / 2
 
 
 def _distance(one: Objective, measured: float) -> float:
