@@ -15,7 +15,7 @@ import orjson
 
 from loadtest.failures import Broken, Failure, shortened
 from loadtest.record import http_kind
-from loadtest.sse import Events
+from loadtest.sse import Events, data_of
 
 #: An answer may be so long, and of an error so much is read.
 MAX_BODY_BYTES = 64 * 2**20
@@ -23,6 +23,7 @@ _MAX_ERROR_BYTES = 64 * 2**10
 
 _START_BYTES = 120
 _END = b"[DONE]"
+_FIELD = b"data: "
 _CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
 _HOLE = "\u2400 text"
 #: So often a stream's events may have another frame before nobody looks for one any more.
@@ -129,11 +130,16 @@ class Streamed(Reply):
         if self.settled:
             return
         self._start = self._start or data[:_START_BYTES]
-        text_of = self._frame.text_of
-        for payload in self._events.feed(data):
-            text = text_of(payload)
-            if text is None:
-                text = self._parsed(payload, now)
+        frame = self._frame
+        for block in self._events.feed(data):
+            text = None
+            if block.startswith(frame.head) and block.endswith(frame.tail):
+                try:
+                    text = orjson.loads(block[frame.start : frame.stop])
+                except orjson.JSONDecodeError:
+                    text = None
+            if type(text) is not str:
+                text = self._parsed(block, now)
                 if self.settled:
                     return
             if text:
@@ -144,8 +150,11 @@ class Streamed(Reply):
                 self._last = now
                 self.texts.append(text)
 
-    def _parsed(self, payload: bytes, now: float) -> str:
+    def _parsed(self, block: bytes, now: float) -> str:
         """The text of any event. What else it says is kept."""
+        payload = data_of(block)
+        if payload is None:
+            return ""
         self._seen = True
         if payload.strip() == _END:
             self._end(now)
@@ -159,7 +168,7 @@ class Streamed(Reply):
         texts = [self._choice(_mapping(choice)) for choice in _sequence(data.get("choices") or [])]
         text = "".join(texts)
         if text and len(texts) == 1:
-            self._frame.learn(payload, data, text)
+            self._frame.learn(block, data)
         return text
 
     def _choice(self, choice: Mapping[str, Any]) -> str:
@@ -171,7 +180,7 @@ class Streamed(Reply):
         return _text(delta.get("content"))
 
     def _closed(self) -> None:
-        if self.settled or (self._events.end() or b"").strip() == _END:
+        if self.settled or (data_of(self._events.end()) or b"").strip() == _END:
             return
         if not self._seen:
             raise Broken(f"no server-sent events: {_start(self._start)}" if self._start else "a stream without a byte")
@@ -181,41 +190,32 @@ class Streamed(Reply):
 class _Frame:
     """What all the events of a stream have around their text, so that most need not be parsed.
 
-    An event with the same bytes before and after a JSON string says the same as the one that they were learned from,
-    but for the text. That one said nothing else worth to know.
+    A block that begins with `head`, ends with `tail`, and has a JSON string between, from `start` to `stop`, says the
+    same as the one that they were learned from, but for the text. That one said nothing else worth to know.
     """
 
     def __init__(self) -> None:
-        self._head = b""
-        self._tail = b""
-        self._from = 0
+        self.head = b"\0"  # which no event begins with
+        self.tail = b""
+        self.start = 0
+        self.stop = 0
         self._learned = 0
 
-    def text_of(self, payload: bytes) -> str | None:
-        """None: parse it."""
-        if not self._from or not (payload.startswith(self._head) and payload.endswith(self._tail)):
-            return None
-        try:
-            text = orjson.loads(payload[self._from : -len(self._tail)])
-        except orjson.JSONDecodeError:
-            return None
-        return text if type(text) is str else None
-
-    def learn(self, payload: bytes, data: dict[str, Any], text: str) -> None:
-        """Of an event with one choice."""
-        if self._learned >= _FRAMES:
+    def learn(self, block: bytes, data: dict[str, Any]) -> None:
+        """Of an event that is `data`, with one choice and a text."""
+        found = _CONTENT.search(block)
+        if self._learned >= _FRAMES or found is None or not block.startswith(_FIELD) or b"\n" in block:
             return
         self._learned += 1
         choice = data["choices"][0]
-        found = _CONTENT.search(payload)
-        if found is None or choice.get("finish_reason") or data.get("usage") or data.get("rag"):
+        if choice.get("finish_reason") or data.get("usage") or data.get("rag"):
             return
         if choice["delta"].keys() - {"role", "content"}:
             return
-        head, tail = payload[: found.start(1)], payload[found.end(1) :]
+        head, tail = block[: found.start(1)], block[found.end(1) :]
         choice["delta"]["content"] = _HOLE
-        if orjson.loads(head + orjson.dumps(_HOLE) + tail) == data:
-            self._head, self._tail, self._from = head, tail, len(head)
+        if orjson.loads(head[len(_FIELD) :] + orjson.dumps(_HOLE) + tail) == data:
+            self.head, self.tail, self.start, self.stop = head, tail, len(head), -len(tail)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ MAX_EVENT_BYTES = 8 * 2**20
 class Events:
     """Of one stream. Bytes, not text: a letter that was cut in two is whole again before anybody decodes it.
 
-    Only `data` is read: comments, `event`, `id` and `retry` mean nothing to an answer.
+    Of what a block says only `data` is read: comments, `event`, `id` and `retry` mean nothing to an answer.
     """
 
     def __init__(self) -> None:
@@ -21,22 +21,19 @@ class Events:
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of the events that are whole by now. Raises Broken for one that never ends."""
+        """The blocks that are whole by now, see `data_of`. Raises Broken for one that never ends."""
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
-        elif data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data[-1] == 10 and not self._rest:
-            # One whole event, as servers send most of them: nothing to split.
-            return [data[6:-2]]
         if self._rest:
             return self._found(data)
-        *blocks, rest = data.split(b"\n\n")
-        if rest:
+        blocks = data.split(b"\n\n")
+        if rest := blocks.pop():
             self._keep(rest)
-        return [found for block in blocks if (found := _data(block)) is not None]
+        return blocks
 
-    def end(self) -> bytes | None:
-        """Data of a last event without an empty line behind it, as some servers end with `[DONE]`."""
-        return _data(bytes(self._rest))
+    def end(self) -> bytes:
+        """A last block without an empty line behind it, as some servers end with `[DONE]`."""
+        return bytes(self._rest)
 
     def _found(self, data: bytes) -> list[bytes]:
         """With what came before, of which nothing is looked at twice: an event may come in thousands of pieces."""
@@ -49,7 +46,7 @@ class Events:
         blocks = bytes(rest[:end])
         del rest[: end + 2]
         self._keep(b"")
-        return [found for block in blocks.split(b"\n\n") if (found := _data(block)) is not None]
+        return blocks.split(b"\n\n")
 
     def _keep(self, rest: bytes) -> None:
         self._rest += rest
@@ -66,8 +63,8 @@ class Events:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _data(block: bytes) -> bytes | None:
-    """Of the lines of one event; None if it has no data."""
+def data_of(block: bytes) -> bytes | None:
+    """The data in the lines of a block; None if there is none: a comment is a block, too."""
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[6:]
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line == b"data" or line.startswith(b"data:")]

@@ -167,9 +167,9 @@ class Transfer:
         broken = response.fed(data)
         if reply.status is None and response.status:
             reply.head(response.status, response.retry_after, now)
-        for body in response.bodies:
-            reply.body(body, now)
-        response.bodies.clear()
+        if bodies := response.bodies:
+            reply.body(bodies[0] if len(bodies) == 1 else b"".join(bodies), now)
+            bodies.clear()
         if response.whole:
             reply.close(now)
             self.reusable = not (self._unsent or response.should_close() or reply.refused())
@@ -196,7 +196,8 @@ class _Response(HTTPResponse):  # type: ignore[misc] # geventhttpclient is not l
         if not self.headers_complete:
             self._head_bytes += len(data)
         try:
-            self.feed(data)
+            # Not the library's own `feed`, which only mends answers to HEAD.
+            super(HTTPResponse, self).feed(data)
         except HTTPParseError as error:
             return None if self.whole or not data else Broken(f"no HTTP: {error}")
         if not self.headers_complete and self._head_bytes > _MAX_HEAD_BYTES:
