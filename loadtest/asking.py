@@ -78,7 +78,7 @@ class Asking:
         self._zero = zero
         self._alarm = Alarm()
         self._exchange = Exchange(replace(self.settings.target, model=part.model))
-        self._workloads = {task: self._workload(task) for task in _NAMES}
+        self._workloads = {} if self.settings.arrivals else {task: self._workload(task) for task in _NAMES}
         self._calm()
         self._alarm.sleep_until(zero)
         self._watch = ClientWatch(self._alarm, zero)
@@ -152,6 +152,8 @@ class Asking:
         gc.set_threshold(*_GC_THRESHOLDS)
 
     def _keep(self, record: Record) -> None:
+        if (key := self.settings.target.api_key) and key in record.message:  # a server that repeats what it refuses
+            record.message = record.message.replace(key, "***")
         self._count(record)
         self._records.append(record)
         if len(self._records) >= self._most:

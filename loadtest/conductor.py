@@ -58,7 +58,7 @@ class Conductor:
 
     def __init__(self, settings: Settings, kept: Mapping[str, Any], company: Company) -> None:
         """Raises ConfigurationError. `kept`: see `Study.settings`."""
-        settings.check_times()
+        settings.check()
         self._settings = settings
         self._kept = kept
         self._company = company
@@ -92,7 +92,7 @@ class Conductor:
     def take(self, node: str, report: Report) -> None:
         for record in report.records:
             self._progress.add(record)
-        self._gathering.take(node, report)
+        self._gathering.take(node, report, self._clock())
         if report.last and self._held_s is None:
             self._left[node] = self._clock()
 
@@ -144,7 +144,7 @@ class Conductor:
         self._writer.kill()
         for node, t_s in self._left.items():
             if t_s < self._held_s - _TOGETHER_S:
-                self._gathering.leave(node, t_s)
+                self._gathering.leave(node)
         run = self._gathering.finish(self._held_s)
         self._progress.write(max(0.0, self._clock()), 0, "over")
         if self._settings.result is not None:
@@ -189,7 +189,7 @@ class Conductor:
         here = self._company.here()
         for node in self._gathering.awaited:
             if node not in here:
-                self._gathering.lose(node, round(self._clock(), 3))
+                self._gathering.lose(node)
 
     def _write_progress(self) -> None:
         while True:

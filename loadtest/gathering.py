@@ -48,6 +48,7 @@ class _Part:
     client: Client
     reports: int = 0
     in_flight: int = 0
+    heard_s: float = 0.0
     over: bool = False
     lost: bool = False
 
@@ -64,8 +65,10 @@ class Gathering:
         for node in nodes:
             self._parts[node] = _Part(Client(node))
 
-    def take(self, node: str, report: Report) -> None:
+    def take(self, node: str, report: Report, t_s: float = 0.0) -> None:
+        """`t_s`: when it came."""
         part = self._parts[node]
+        part.heard_s = max(0.0, round(t_s, 3))
         if report.number != part.reports:
             self.run.void.append(f"{part.reports - report.number:+d} reports of {report.name}: records are missing")
         part.reports = report.number + 1
@@ -78,21 +81,23 @@ class Gathering:
         part.in_flight = report.in_flight
         part.over = part.over or report.last
 
-    def lose(self, node: str, t_s: float) -> None:
+    def lose(self, node: str) -> None:
         """A process is gone, and what it had not reported with it."""
         part = self._parts[node]
         if part.over or part.lost:
             return
         part.lost = True
         part.in_flight = 0
-        self.run.events.append({"t_s": t_s, "what": "load tester lost", "detail": part.client.name})
-        self.run.void.append(f"{part.client.name}, which made a part of the load, was lost {t_s:.0f} s after the start")
+        self._miss(part, "lost", "was last heard of")
 
-    def leave(self, node: str, t_s: float) -> None:
+    def leave(self, node: str) -> None:
         """A process reported its last before the run was over."""
-        part = self._parts[node]
-        self.run.events.append({"t_s": t_s, "what": "load tester left", "detail": part.client.name})
-        self.run.void.append(f"{part.client.name}, which made a part of the load, left {t_s:.0f} s after the start")
+        self._miss(self._parts[node], "left", "left")
+
+    def _miss(self, part: _Part, what: str, did: str) -> None:
+        name, heard_s = part.client.name, part.heard_s
+        self.run.events.append({"t_s": heard_s, "what": f"load tester {what}", "detail": name})
+        self.run.void.append(f"{name}, which made a part of the load, {did} {heard_s:.0f} s after the start")
 
     @property
     def awaited(self) -> list[str]:
@@ -108,7 +113,7 @@ class Gathering:
         run = self.run
         run.duration_s = held_s
         for node in self.awaited:
-            self.lose(node, held_s)
+            self.lose(node)
         run.clients = [part.client for part in self._parts.values()]
         for client in run.clients:
             client.cpu_share = _mean(client.cpu_by_second[int(run.warmup_s) : max(1, int(held_s))])

@@ -74,12 +74,14 @@ class Settings:
             progress=Path(options.progress) if options.progress else None,
         )
 
-    def check_times(self) -> None:
-        """Of who knows how long the run is: a worker does not. Raises ConfigurationError."""
+    def check(self) -> None:
+        """Of whoever keeps the result, and knows how long the run is: a worker does not. Raises ConfigurationError."""
         if self.arrivals and not self.duration_s:
             raise ConfigurationError("--arrivals needs --run-time: a schedule has a length")
         if self.duration_s and self.warmup_s >= self.duration_s:
             raise ConfigurationError(f"--warmup-s {self.warmup_s} leaves nothing of --run-time {self.duration_s:g}s")
+        if self.result and not os.access(self.result.parent, os.W_OK):
+            raise ConfigurationError(f"--result {self.result} cannot be written: no such folder, or not yours")
 
     def load(self) -> dict[str, Any]:
         """As `Run.load` has it."""

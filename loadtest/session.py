@@ -68,7 +68,7 @@ class Session:
                 self._duration_s, options.run_time = options.run_time, None
             if options.headless or options.autostart:
                 settings = self._settings()
-                settings.check_times()
+                settings.check()
                 workload.Workload.read(settings.workload, settings.arrivals.lengths if settings.arrivals else ())
         except ConfigurationError as error:
             logger.error("%s", error)

@@ -89,6 +89,26 @@ async def test_a_stream_that_is_cut_is_a_failure(tmp_path: Path) -> None:
     assert {record.error for record in done.run.records} == {"cut"}
 
 
+async def test_a_server_that_repeats_the_key_does_not_give_it_away(tmp_path: Path) -> None:
+    """Neither the result nor what is printed has it."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, body = (b"200 OK", b'{"data": [{"id": "m"}]}')
+        if not head.startswith(b"GET"):
+            status, body = b"401 Unauthorized", b'{"error": {"message": "Incorrect API key: sesame"}}'
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        done = await five(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path)
+    assert done.code == 1
+    assert {(record.error, record.status) for record in done.run.records} == {("http_4xx", 401)}
+    assert "sesame" not in done.said + done.out + (tmp_path / "result.json").read_text()
+    assert "Incorrect API key: ***" in done.said
+
+
 async def test_each_does_what_the_mix_says(tmp_path: Path) -> None:
     """By weight, each kind of user by its own name; a conversation has its turns."""
     mix = ("--mix", "stream=2,ask=1,turn=1,search=1,upload=1", "--turns", "2", "--users", "6", "--spawn-rate", "100")
@@ -183,6 +203,7 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         (("--mix", "dance"), 2, "dance"),
         (("--run-time", "5", "--warmup-s", "5"), 2, "--warmup-s"),
         (("--questions", "/none"), 2, "/none"),
+        (("--result", "/none/result.json"), 2, "/none"),
         (("--host", "http://127.0.0.1:1", "--ready-s", "1", "--run-time", "1"), 1, "not ready"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
