@@ -74,6 +74,8 @@ OWNERS = {
     "obstore": ("ingestion/source/bucket.py",),
     "typer": ("serving/cli", "ingestion/cli"),
     "rich": ("serving/cli", "ingestion/cli", "ingestion/progress.py"),
+    "gevent": (),
+    "geventhttpclient": (),
 }
 
 # The commands of ingestion start the embedded parts; nothing else of it knows them.
