@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,11 +24,12 @@ from serving.cluster.kubeconfig import connect
 from serving.errors import ConfigurationError
 from tests.cluster.apiserver import Fault
 from tests.cluster.conftest import write_kubeconfig
-from tests.cluster.operators import wait_for
+from tests.cluster.operators import pod, wait_for
 from tests.loadtest import made
 from tests.loadtest.faulty import GOOD, Faulty, answer, faulty, said, stream
 from tests.loadtest.kubelet import Cluster, running
 
+NODE = {"apiVersion": "v1", "kind": "Node", "status": {"allocatable": {"nvidia.com/gpu": "4"}}}
 LOAD = (
     "--host=http://anchorage",
     "--model=m",
@@ -66,29 +68,54 @@ def left(cluster: Cluster) -> set[str]:
     return cluster.names() - {"Namespace/anchorage", "RayService/anchorage"}
 
 
+#: `anchorage`, with the load test's commands alone.
+PROGRAM = """
+import typer
+from loadtest.cli import register
+app = typer.Typer()
+register(app)
+app.command()(lambda: None)
+app()
+"""
+
+
 async def test_master_and_workers_make_a_run_and_its_result_comes_home(
     cluster: Cluster, server: Faulty, tmp_path: Path
 ) -> None:
-    """With all requests of both workers, the questions of this machine, its key, and nothing left behind."""
-    questions = tmp_path / "mine.jsonl"
+    """By the command line: all requests of both workers, questions of this machine, its key, replicas and GPU nodes,
+    what they cost, the report; and nothing is left behind.
+    """
+    questions, out = tmp_path / "mine.jsonl", tmp_path / "out"
     questions.write_text('{"question": "What is mine?"}\n')
-    told: list[Mapping[str, Any]] = []
-    states: list[str] = []
+    cluster.put({**NODE, "metadata": {"name": "gpu-node"}})
+    cluster.put(pod("gpu-pod", node="gpu-node"))
     cluster.breaks_after = 3
-    made_by = runs(cluster, tmp_path, api_key="a-key", on_state=states.append)
-    study = await asyncio.to_thread(made_by.run, (*LOAD, "--questions", str(questions)), told.append)
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster.url, {"token": "the-token"})
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", PROGRAM, "loadtest", "run", "http://anchorage", "--on-cluster", "--cluster",
+         "--workers=2", "--arrivals=constant:20", "--duration=3", "--model=m", f"--questions={questions}",
+         f"--out={out}", f"--kubeconfig={kubeconfig}", "--gpu-price=3.6"],
+        env={**os.environ, "ANCHORAGE_API_KEY": "a-key"}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    said_all = done.stdout + done.stderr
+    assert (out / "result.json").is_file(), said_all
+    study = Study.load(out / "result.json")
     (run,) = study.runs
+    assert ("2 workers" in said_all, "a-key" in said_all + json.dumps(cluster.commands)) == (True, False), said_all
+    assert done.returncode == (4 if run.void else 0), said_all
     assert len(run.records) == 60
     assert len(run.clients) == 2
     assert all(record.ok for record in run.records)
     assert str(study.settings["questions"]).endswith(str(questions))
     asked = [rest for path, *rest in server.seen if path == "POST /v1/chat/completions"]
     assert len(asked) == 60
-    assert all("What is mine?" in json.dumps(body) for body in asked)
-    assert "measuring" in {progress["phase"] for progress in told}
-    assert any("2 workers" in state for state in states)
-    assert "a-key" not in json.dumps(cluster.commands)
-    wait_for(lambda: not left(cluster), "deleting what was made")
+    assert all("What is mine?" in str(rest) and "a-key" in str(rest) for rest in asked)
+    assert {one.gpus for one in run.samples} == {4}
+    assert study.cost is not None
+    assert study.cost["per_1000_answers"] == pytest.approx(study.cost["gpu_minutes"] / 60 * 3.6 * 1000 / 60, rel=0.01)
+    assert (out / "report.html").stat().st_size > 10_000
+    wait_for(lambda: not left(cluster) - {"Node/gpu-node", "Pod/gpu-pod"}, "deleting what was made")
 
 
 SCRIPT = """
@@ -151,9 +178,9 @@ def test_jobs_are_kept_where_they_shall_be(scripted: Cluster, tmp_path: Path) ->
         f"Job/{name}", f"Job/{name}-workers", f"Service/{name}", f"NetworkPolicy/{name}",
         f"NetworkPolicy/{name}-clients", f"NetworkPolicy/{name}-master", f"NetworkPolicy/{name}-workers",
     }  # fmt: skip
-    for pod in (master, *scripted.role("worker")):
-        assert pod["spec"]["nodeSelector"] == {"pool": "a"}
-        assert pod["spec"]["containers"][0]["image"] == "registry.test/anchorage:7"
+    for each in (master, *scripted.role("worker")):
+        assert each["spec"]["nodeSelector"] == {"pool": "a"}
+        assert each["spec"]["containers"][0]["image"] == "registry.test/anchorage:7"
     assert len(scripted.role("worker")) == 3
 
 
