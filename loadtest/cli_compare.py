@@ -102,6 +102,8 @@ def _share(text: str) -> float:
 def _show(out: Console, found: Comparison, tolerance: float) -> None:
     for warning in found.warnings:
         out.print(f"[yellow]not alike:[/] {escape(warning)}")
+    for sentence in found.rates:
+        out.print(escape(sentence))
     for level in found.levels:
         out.print(_table(level, found.gate))
         for note in level.notes:
@@ -154,4 +156,6 @@ def _number(value: float | None, unit: str, sign: str = "") -> str:
         return f"{100 * value:{sign}.2f} %"
     if unit == "1/s":
         return f"{value:{sign}.2f}/s"
-    return f"{1000 * value:{sign}.1f} ms" if abs(value) < 1 else f"{value:{sign}.2f} s"
+    if abs(value) >= 1:
+        return f"{value:{sign}.2f} s"
+    return f"{1000 * value:{sign}.1f} ms" if not 0 < abs(value) < 1e-3 else f"{1e6 * value:{sign}.0f} us"

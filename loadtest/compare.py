@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from loadtest import bootstrap
@@ -35,6 +35,8 @@ SHOWN = (
     "cited",
 )
 _CHANCE = 0.05
+#: Nobody feels less than a millisecond.
+_FELT_S = 0.001
 #: Settings that make two studies no less comparable.
 _FREE_SETTINGS = ("seed", "salt", "workers", "result", "progress", "run_seeds")
 _MACHINE = ("cpu", "cores", "memory")
@@ -80,14 +82,16 @@ class Level:
 class Comparison:
     """`warnings`: what makes the two less comparable. `failed`: a sentence for each gated metric that is worse.
 
-    `judged`: how many gated pairs of load and metric there was enough data for.
+    `judged`: how many gated pairs of load and metric there was enough data for. `rates`: of two sweeps, what they
+    found, as sentences.
     """
 
     warnings: Sequence[str]
     levels: Sequence[Level]
     failed: Sequence[str]
     judged: int
-    gate: Sequence[str] = field(default=GATE)
+    gate: Sequence[str] = GATE
+    rates: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,7 +109,8 @@ def compare(
 ) -> Comparison:
     """Raises ConfigurationError where no load of one is a load of the other, or what is, is void.
 
-    A gated metric fails where b is worse by more than `tolerance` of a, and by more than chance. As many metrics and
+    A gated metric fails where b is worse by more than `tolerance` of a (times: and a millisecond), and by more than
+    chance. As many metrics and
     loads are tested at once, one of them would be "worse" by chance quite often: Holm's step-down procedure (1979)
     keeps the probability of any false alarm at 5 %.
     """
@@ -123,7 +128,7 @@ def compare(
         if row.word == "gone" or (_beyond(row, tolerance) and row.chance is not None and _holm(row, tested))
     ]
     judged = sum(row.chance is not None or row.word == "gone" for _, row in tested)
-    return Comparison(warnings, levels, failed, judged, tuple(gate))
+    return Comparison(warnings, levels, failed, judged, tuple(gate), _rates(a, b))
 
 
 def _slo_of(study: Study) -> Slo:
@@ -146,7 +151,7 @@ def _beyond(row: Row, tolerance: float) -> bool:
     if row.a is None or row.b is None or found is None:
         return False
     worse = row.b - row.a if found.better == "lower" else row.a - row.b
-    return worse > tolerance * abs(row.a)
+    return worse > max(tolerance * abs(row.a), _FELT_S if found.unit == "s" else 0.0)
 
 
 def _sentence(level: Level, row: Row) -> str:
@@ -198,7 +203,20 @@ def _none_in_common(a: Study, b: Study) -> str:
     ours, theirs = (", ".join(_by_load(study)) or "no run" for study in (a, b))
     if set(_by_load(a)) & set(_by_load(b)):
         return "every run of a load that both have is void: the client was the limit. --allow-void compares them"
-    return f"A and B have no load in common: {ours} against {theirs}"
+    said = "".join(f". {sentence}" for sentence in _rates(a, b))
+    return f"A and B have no load in common: {ours} against {theirs}{said}"
+
+
+def _rates(a: Study, b: Study) -> list[str]:
+    """What sweeps found. It is not gated: how sure a sweep is, is its own affair."""
+    if a.found is None or b.found is None:
+        return []
+    return [
+        f"{name} keeps its objectives up to {found['rate']:g}/s" + ("" if found.get("sure") else ", not surely")
+        if found.get("rate")
+        else f"{name} keeps its objectives at no rate that was tried"
+        for name, found in (("A", a.found), ("B", b.found))
+    ]
 
 
 def _warnings(a: Study, b: Study) -> Iterator[str]:

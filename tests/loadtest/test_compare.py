@@ -20,6 +20,7 @@ from loadtest.metrics import Metric, metric, value
 from loadtest.run import Run, Study
 from loadtest.slo import Slo
 from loadtest.windows import Windows
+from serving.errors import ConfigurationError
 from tests.loadtest import made
 
 SLO = Slo.of({"ttft_p95_s": 0.5, "gap_p99_s": 0.2}, "test")
@@ -112,7 +113,8 @@ def test_runs_that_differ_widen_the_interval_of_a_level() -> None:
 def test_the_same_system_twice_raises_no_alarm() -> None:
     """A/A: at 5 % for the whole gate, twenty pairs may raise three (1.6 % of such tests would have more).
 
-    Of a hundred pairs with runs of a minute and the gate that is the default none raised one.
+    With the gate that is the default and runs of a minute, none of 100 pairs at 0.6 of the capacity raised one, and
+    none of 50 at 0.85; a system slower by 20 % was found in 15 of 15 pairs, one by 10 % in 18 of 20.
     """
     gate = ("ttft_p95_s", "total_p95_s", "errors", "goodput")
     alarms = 0
@@ -141,6 +143,25 @@ def test_a_tolerance_lets_small_changes_pass() -> None:
     a, b = made.study([8.0], 1), made.study([8.0], 2, made.System(slower=1.2))
     assert compare(a, b, gate=("gap_p99_s",), shown=(), tolerance=0.1).failed
     assert not compare(a, b, gate=("gap_p99_s",), shown=(), tolerance=0.5).failed
+
+
+def test_what_nobody_feels_passes() -> None:
+    """Gaps of microseconds, as of an engine that has its answer at once, may double."""
+    quick, slower = (made.System(gap_s=gap_s, stalls=0.0) for gap_s in (2e-5, 4e-5))
+    found = compare(made.study([8.0], 1, quick), made.study([8.0], 2, slower), gate=("gap_p99_s",), shown=())
+    assert rows(found)["gap_p99_s"].word == "worse"
+    assert not found.failed
+
+
+def test_what_two_sweeps_found_is_said() -> None:
+    """Beside their common loads, and where there are none."""
+    a, b = made.study([8.0], 1, gaps=False), made.study([8.0], 2, gaps=False)
+    a.found, b.found = {"rate": 8.0, "sure": True}, {"rate": None, "sure": False}
+    said = ["A keeps its objectives up to 8/s", "B keeps its objectives at no rate that was tried"]
+    assert compare(a, b, shown=()).rates == said
+    b.runs = [made.run(9.0, 1, gaps=False)]
+    with pytest.raises(ConfigurationError, match=r"up to 8/s\. B keeps"):
+        compare(a, b)
 
 
 def test_worse_answers_are_found() -> None:
