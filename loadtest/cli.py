@@ -16,11 +16,12 @@ not surely; 4 void: this client was the limit, and the run says nothing about th
 
 def register(app: typer.Typer) -> None:
     """Adds the sub-app. What a command needs is imported when it is called."""
-    from loadtest import cli_compare, cli_report, cli_run, cli_sweep
+    from loadtest.cli_compare import compare
+    from loadtest.cli_report import report
+    from loadtest.cli_run import run
+    from loadtest.cli_sweep import sweep
 
     commands = typer.Typer(help=HELP, no_args_is_help=True)
-    commands.command()(cli_run.run)
-    commands.command()(cli_sweep.sweep)
-    commands.command()(cli_compare.compare)
-    commands.command()(cli_report.report)
+    for command in (run, sweep, compare, report):
+        commands.command()(command)
     app.add_typer(commands, name="loadtest")

@@ -134,7 +134,7 @@ _PASSED = (
 
 def passed(given: Mapping[str, Any]) -> dict[str, Any]:
     """Of a command's values, those that locust is told and that were given."""
-    return {name: given[name] for name in _PASSED if given.get(name) not in (None, False)}
+    return {name: given[name] for name in _PASSED if given[name] is not None and given[name] is not False}
 
 
 def arguments(

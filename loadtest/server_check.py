@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,12 @@ async def check(target: Target) -> str:
     """The model that will be asked. Raises ServerUnreachable, Refused, ConfigurationError that say what is wrong."""
     client = _client(target)
     if not target.plain:
-        try:
-            ready = await client.readiness()
-        except Refused as error:
+        ready = await _readiness(client)
+        if "ready" not in ready:
             raise ConfigurationError(
                 f"{target.url} is no server of Anchorage's make: add --plain to test another OpenAI-compatible server"
-            ) from error
-        if not ready.get("ready"):
+            )
+        if not ready["ready"]:
             raise ConfigurationError(f"{target.url} is not ready: {_missing(ready)}")
     listed = [str(model["id"]) for model in (await client.get("/v1/models")).get("data", [])]
     if target.model and listed and target.model not in listed:
@@ -44,7 +44,15 @@ async def check(target: Target) -> str:
     return target.model or listed[0]
 
 
-def _missing(ready: Any) -> str:
+async def _readiness(client: Client) -> Mapping[str, Any]:
+    """Empty: what answers there is not ours."""
+    try:
+        return await client.readiness()
+    except Refused:
+        return {}
+
+
+def _missing(ready: Mapping[str, Any]) -> str:
     parts = ready.get("parts", {})
     reasons = [f"{name}: {parts.get(name, {}).get('reason') or 'not ready'}" for name in ready.get("missing", [])]
     return "; ".join(reasons) or "it does not say why"
