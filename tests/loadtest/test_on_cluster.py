@@ -108,9 +108,10 @@ async def test_master_and_workers_make_a_run_and_its_result_comes_home(
     assert len(run.clients) == 2
     assert all(record.ok for record in run.records)
     assert str(study.settings["questions"]).endswith(str(questions))
-    asked = [rest for path, *rest in server.seen if path == "POST /v1/chat/completions"]
+    asked = [body for path, body in server.seen if path == "POST /v1/chat/completions"]
     assert len(asked) == 60
-    assert all("What is mine?" in str(rest) and "a-key" in str(rest) for rest in asked)
+    assert all("What is mine?" in str(body) for body in asked)
+    assert all("Bearer a-key" in head for head in server.heads if head.startswith("POST"))
     assert {one.gpus for one in run.samples} == {4}
     assert study.cost is not None
     assert study.cost["per_1000_answers"] == pytest.approx(study.cost["gpu_minutes"] / 60 * 3.6 * 1000 / 60, rel=0.01)
