@@ -117,8 +117,8 @@ class Locust:
         return Done(self.process.returncode or 0, out.decode(), said.decode(), self.folder)
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
+        """Ctrl-C: a terminal tells all of its processes."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
 
 @dataclass

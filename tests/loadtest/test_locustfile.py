@@ -180,18 +180,20 @@ async def test_a_busy_load_tester_makes_its_run_void(tmp_path: Path) -> None:
     assert lag > 0.01
 
 
-async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
-    """The run was as long as it was held."""
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")], ids=["one", "two"])
+async def test_ctrl_c_keeps_what_was_measured(processes: tuple[str, ...], tmp_path: Path) -> None:
+    """The run was as long as it was held; who is stopped together was not lost."""
     kept = ("--result", str(tmp_path / "result.json"), "--headless", "--run-time", "1h")
     async with (
         serving(Server()) as server,
-        locust("--host", server.url, "--arrivals", "constant:20", *kept, folder=tmp_path) as started,
+        locust("--host", server.url, "--arrivals", "constant:20", *kept, *processes, folder=tmp_path) as started,
     ):
         await until(lambda: len(server.asked) > 20)
         started.interrupt()
         done = await started.ended()
     assert done.code in (0, 4)
     assert 20 / 20 <= done.run.duration_s < 60
+    assert not done.run.events
     assert len(done.run.measured()) == len(done.run.records) == len(server.asked)
 
 
