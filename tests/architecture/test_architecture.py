@@ -116,6 +116,10 @@ ARROWS = {
         "serving.errors",
     ),
     "ingestion": ("serving.errors", "serving.settings", "serving.index"),
+    "loadtest.by_log": ("serving.errors",),
+    "loadtest.in_pod": ("loadtest.by_log",),
+    "loadtest.cluster_objects": ("serving.cluster.render", "serving.errors"),
+    "loadtest.cost": ("loadtest.run", "serving.errors", "serving.planning.gpus"),
 }
 
 # What only the outermost files may import.
