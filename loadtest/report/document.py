@@ -119,7 +119,7 @@ def _sections(
 def _signs(those: Sequence[Level]) -> list[str]:
     found = {level.sign for level in those}
     said = {
-        "unsure": "Hollow marks: the runs of that level do not agree.",
+        "unsure": "Hollow marks: the runs of that level do not agree with each other, or with those of other levels.",
         "void": "Crosses: void, the client was the limit.",
     }
     return [text for sign, text in said.items() if sign in found]

@@ -31,10 +31,13 @@ def headline(study: Study, levels: Sequence[Level], of: Level | None) -> Headlin
 
 
 def _void(levels: Sequence[Level]) -> Headline:
-    reasons = list(dict.fromkeys(reason for level in levels for one in level.runs for reason in one.run.void))
-    first = reasons[0] if reasons else "the load tester was the limit; no reason is given"
+    """The reasons of the first run; of others how many there are, for they differ in little but numbers."""
+    runs = [one.run for level in levels for one in level.runs]
+    first, *others = runs[0].void or ["the load tester was the limit; no reason is given"]
     why, advice = first.rsplit("; ", 1) if "; " in first else (first, "")
-    more = [_sentence(said) for said in (advice, *reasons[1:4]) if said]
+    more = [_sentence(said) for said in (advice, *others) if said]
+    if len(runs) > 1:
+        more.append(f"So it was in all {len(runs)} runs.")
     return Headline("void", "VOID: this test says nothing about the server", _sentence(why).rstrip("."), more)
 
 
@@ -77,7 +80,9 @@ def _found(study: Study, levels: Sequence[Level], of: Level) -> Headline:
     about = "Holds at least" if above is None else "Holds" if sure else "Holds about"
     said = f"{about} {number(rate)} {things} a second ({_hourly(rate)} an hour) within the SLO"
     word = "SLO KEPT" if sure else "NOT YET SURE"
-    return Headline("good" if sure else "unknown", word, said, [_people(rate), *_beyond(levels, above), *why])
+    return Headline(
+        "good" if sure else "unknown", word, said, [_people(rate), *_beyond(levels, above), *_against(levels), *why]
+    )
 
 
 def _beyond(levels: Sequence[Level], above: float | None) -> Iterator[str]:
@@ -89,6 +94,14 @@ def _beyond(levels: Sequence[Level], above: float | None) -> Iterator[str]:
         yield f"At {number(above)} a second it is not sure to: the figures are too near to their bounds."
         return
     yield f"At {number(above)} a second it does not: {misses[0]}."
+
+
+def _against(levels: Sequence[Level]) -> Iterator[str]:
+    """What a reader of the plots would ask."""
+    slower = [level.label for level in levels if level.against and not level.met]
+    if slower:
+        them = "its run" if len(slower) == 1 else "their runs"
+        yield f"{listed(slower)} did not keep it, though faster levels did: something else may have disturbed {them}."
 
 
 def _told(of: Level) -> list[str]:
@@ -155,7 +168,7 @@ def _things(of: Figures) -> str:
 
 
 def _hourly(rate: float) -> str:
-    return number(3600 * rate)
+    return number(float(f"{3600 * rate:.3g}"))
 
 
 def _also(misses: Sequence[str]) -> list[str]:

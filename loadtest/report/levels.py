@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loadtest.figures import Figures, figures
@@ -38,6 +38,8 @@ class Level:
     grew: str
     met: bool | None
     void: bool
+    #: It does not fit what the sweep found: it was missed at a lower rate, or kept at a higher one.
+    against: bool = False
 
     @property
     def kept(self) -> int:
@@ -46,8 +48,8 @@ class Level:
 
     @property
     def unsure(self) -> bool:
-        """Its runs do not agree."""
-        return self.met is not None and not self.void and 0 < self.kept < len(self.runs)
+        """Its runs do not agree with each other, or with those of other levels."""
+        return self.met is not None and not self.void and (self.against or 0 < self.kept < len(self.runs))
 
     @property
     def sign(self) -> str:
@@ -79,7 +81,17 @@ def held(study: Study, slo: Slo | None) -> list[Held]:
 def levels(study: Study, slo: Slo | None, runs: Sequence[Held]) -> list[Level]:
     """Of a sweep, as it found them; otherwise by what was asked for. By rate, ascending."""
     found = [_level(slo, [runs[at] for at in numbers], met, void) for numbers, met, void in _groups(study)]
+    found = [replace(level, against=_against(study, level)) for level in found]
     return sorted(found, key=lambda level: (level.rate is None, level.rate or 0.0, level.label))
+
+
+def _against(study: Study, level: Level) -> bool:
+    found = study.found or {}
+    highest, above = found.get("rate"), found.get("above")
+    if level.rate is None or level.void:
+        return False
+    missed = highest is not None and level.rate < highest and level.met is False
+    return missed or (above is not None and level.rate > above and level.met is True)
 
 
 def label(run: Run) -> str:

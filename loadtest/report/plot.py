@@ -14,6 +14,12 @@ LOOKS = 6
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 _NINES = ((0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"))
 
+_HEADROOM = 1.15
+#: Largest by smallest value from which they are drawn in decades.
+_DECADES = 30
+
+#: A value that is drawn across a plot, and what is written on it.
+Bound = tuple[float, str] | None
 Write = Callable[[float], str]
 
 
@@ -77,7 +83,7 @@ class Plot:
     lines: Sequence[Line] = ()
     bars: Sequence[Bar] = ()
     keys: Sequence[tuple[str, int]] = ()
-    bound: tuple[float, str] | None = None
+    bound: Bound = None
     marks: Sequence[tuple[float, str]] = ()
     shades: Sequence[tuple[float, float, str]] = ()
     #: Rows of bars have their names at the left.
@@ -144,12 +150,18 @@ def logarithmic(label: str, values: Iterable[float | None], write: Write) -> Axi
     return Axis(label, 10.0**low, 10.0**high, [(at, write(at)) for at in [*ticks, 10.0**high]], math.log10)
 
 
-def fitting(label: str, values: Iterable[float | None], write: Write) -> Axis:
-    """Linear from 0 where that shows all of them, in decades where the smaller ones would lie on the floor."""
+def fitting(
+    label: str, values: Iterable[float | None], write: Write, bound: Bound = None, decades: bool = True
+) -> Axis:
+    """Linear from 0 where that shows all of them, in decades where the smaller ones would lie on the floor.
+
+    `bound` is always in sight, and not on the edge. Not `decades`: values may be 0, which has no place there.
+    """
     known = [value for value in values if value is not None and value > 0]
-    if known and max(known) > 30 * min(known):
-        return logarithmic(f"{label}, log scale".lstrip(", "), known, write)
-    return linear(label, known, write)
+    most = [*known, _HEADROOM * bound[0]] if bound else known
+    if decades and known and max(known) > _DECADES * min(known):
+        return logarithmic(f"{label}, log scale".lstrip(", "), most, write)
+    return linear(label, most, write)
 
 
 def nines(label: str, count: int) -> Axis:

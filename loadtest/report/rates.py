@@ -8,14 +8,11 @@ from dataclasses import replace
 from loadtest.figures import Figures
 from loadtest.report.levels import Level
 from loadtest.report.parts import Cell, Table, cells
-from loadtest.report.plot import Axis, Dot, Line, Plot, exact, fitting, linear
+from loadtest.report.plot import Axis, Bound, Dot, Line, Plot, exact, fitting
 from loadtest.report.words import count, number, seconds, share
 
-Bound = tuple[float, str] | None
 Value = Callable[[Figures], float | None]
 
-#: The bound is not drawn on the edge of the plot.
-_HEADROOM = 1.15
 _LATENCY: Sequence[tuple[str, Value]] = (
     ("p50", lambda of: of.ttft.p50),
     ("p95", lambda of: of.ttft.p95),
@@ -32,8 +29,9 @@ _TOTALS: Sequence[tuple[str, Value]] = (
     ("p99", lambda of: of.total.p99),
 )
 _WORK: Sequence[tuple[str, Value]] = (
-    ("answered", lambda of: of.answered_rate),
-    ("good (goodput)", lambda of: of.goodput),
+    ("offered", lambda of: of.offered_rate),
+    ("answered meanwhile", lambda of: of.answered_rate),
+    ("good answers (goodput)", lambda of: of.goodput),
 )
 _QUALITY: Sequence[tuple[str, Value]] = (
     ("source recall", lambda of: of.quality["source_recall"].value),
@@ -82,16 +80,10 @@ def _plot(
     if not lines:
         return None
     known = [dot.y for line in lines for dot in line.dots]
-    most = [*known, *([_HEADROOM * bound[0]] if bound else [])]
     # Quality is a share of a whole that is worth seeing; errors are a share that should be too small for that.
-    y = (
-        exact("", 0.0, 1.0, share, 5)
-        if values is _QUALITY
-        else (linear if write is share else fitting)(label, most, write)
-    )
-    ideal = label and Line("all that was offered", 5, [(x.low, x.low), (min(x.high, y.high), min(x.high, y.high))])
+    y = exact("", 0.0, 1.0, share, 5) if values is _QUALITY else fitting(label, known, write, bound, write is not share)
     said = " ".join(f"{line.label}: " + ", ".join(dot.title for dot in line.dots) + "." for line in lines)
-    return Plot(title, x, y, said, lines=[*lines, *([ideal] if ideal else [])], bound=bound)
+    return Plot(title, x, y, said, lines=lines, bound=bound)
 
 
 def _line(

@@ -14,7 +14,11 @@ from loadtest.report.words import UNKNOWN, number, per_second, plural, seconds, 
 
 def tiles(of: Level, cost: Mapping[str, Any] | None) -> list[Tile]:
     figures = of.figures
-    good = f"{share(figures.good_share)} of the requests" if figures.goodput is not None else "no SLO was given"
+    good = (
+        f"{share(figures.good_share)} of the {per_second(figures.offered_rate)} that came"
+        if figures.goodput is not None
+        else "no SLO was given"
+    )
     recall = figures.quality["source_recall"]
     return [
         Tile("Good answers (goodput)", per_second(figures.goodput), good, _unknown(figures.goodput)),

@@ -8,7 +8,7 @@ from functools import partial
 
 from loadtest.client_limit import CPU_LIMIT
 from loadtest.report.parts import Cell, Table
-from loadtest.report.plot import LOOKS, Axis, Bar, Line, Plot, exact, fitting, linear
+from loadtest.report.plot import LOOKS, Axis, Bar, Line, Plot, exact, linear
 from loadtest.report.words import UNKNOWN, listed, number, plural, seconds, share, span
 from loadtest.run import Run, Sample
 from loadtest.series import Series, series
@@ -89,7 +89,7 @@ def _panels(course: Series, run: Run, x: Axis, width: int, bound: tuple[float, s
     flying = _columns(course.in_flight, width, _mean)
     yield _lines("Requests in flight", x, linear("", _known(flying), number), ("in flight", flying))
     first = _columns(course.ttft_p95, width, _highest)
-    y = fitting("", [*_known(first), *([1.2 * bound[0]] if bound else [])], seconds)
+    y = linear("", [*_known(first), *([1.2 * bound[0]] if bound else [])], seconds)
     title = "TTFT p95 of those meant to start in a second" + ("" if width == 1 else f", worst of {span(width)}")
     if _known(first):
         yield replace(_lines(title, x, y, ("TTFT p95", first)), bound=bound)

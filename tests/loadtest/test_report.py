@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from loadtest.figures import figures
+from loadtest.percentiles import Percentiles
 from loadtest.record import Record
 from loadtest.report import page
+from loadtest.report.curves import curves
 from loadtest.report.plot import LOOKS
 from loadtest.run import Client, Run, Sample, Study
 from loadtest.slo import Slo
@@ -188,6 +190,24 @@ def test_sweep_that_its_client_ended() -> None:
     assert headline_of(html).startswith("Holds at least 8 questions a second")
     assert [row[1] for row in _rows(html, "All levels")] == ["✓ kept", "✓ kept (2 of 2 runs)", "! void"]
     assert 'href="#markvoid"' in html
+
+
+def test_level_against_the_others() -> None:
+    """A level that was missed below the rate found is said to be, and drawn as unsure."""
+    study = sweep()
+    assert study.found
+    lowest = {**study.found["levels"][0], "met": False}
+    study.found = {**study.found, "levels": [lowest, *study.found["levels"][1:]]}
+    html = page(study)
+    assert "4/s did not keep it, though faster levels did" in Read(html).text
+    assert "unsure: 1 of 1 run kept the SLO" in html
+
+
+def test_bound_in_sight() -> None:
+    """Where all values are far below the bound, it is drawn above them, not through them."""
+    plot = curves("Gaps", [("gap", Percentiles.of([1e-6] * 50))], (0.2, "SLO"))
+    assert plot is not None
+    assert plot.y.at(1e-6) < 0.01 < 0.7 < plot.y.at(0.2) < 1
 
 
 def test_sweep_without_answer() -> None:
