@@ -95,19 +95,26 @@ class Transfer:
 
     def _look(self) -> None:
         """Raises Failure when a limit has passed; else looks again at the next one."""
-        now = self._clock()
-        if self._reply.settled:
-            left = (self._reply.ended or now) + _LINGER_S - now
-        else:
-            left = min(self._alive + self._stall_s, self._until) - now
+        if self._left() <= 0 and not self._reply.settled:
+            # What lies there came in time: it was this process that was late.
+            self._read()
+        left = self._left()
+        if self._over.is_set():
+            return
         if left > 0:
             self._look_in(left)
         elif self._reply.settled:
             self._stop()
-        elif now >= self._until:
+        elif self._clock() >= self._until:
             raise Failure("timeout", "it took longer than allowed in all")
         else:
             raise Failure("stalled", f"not a byte {'more' if self.received else 'came'} within {self._stall_s:.3g} s")
+
+    def _left(self) -> float:
+        """Until the next limit."""
+        if self._reply.settled:
+            return (self._reply.ended or 0.0) + _LINGER_S - self._clock()
+        return min(self._alive + self._stall_s, self._until) - self._clock()
 
     def _look_in(self, left: float) -> None:
         if self._timer is not None:

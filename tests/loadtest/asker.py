@@ -1,10 +1,10 @@
 """Performs asks as locust's process does, on gevent, and prints the records.
 
-`python -m tests.loadtest.asker` reads a JSON list of jobs, which all start at once:
-{"target": {…}, "limits": {…}, "ask": {…}, "times": 3, "kill_s": null, "pause_s": null, "ready_s": null}. The asks of a
-job share an `Exchange`; they start together, or with `pause_s` one after the other, so long after the end of the one
-before; with `ready_s` first the target must be ready, and say its model. Prints a JSON list per job: the records, or
-what was wrong with the target.
+`python -m tests.loadtest.asker` reads a JSON list of jobs, which all start at once: {"target": {…}, "limits": {…},
+"ask": {…}, "times": 3, "kill_s": null, "freeze_s": null, "pause_s": null, "ready_s": null}. The asks of a job share an
+`Exchange`; they start together, or with `pause_s` one after the other, so long after the end of the one before.
+`kill_s`: after that they are killed; `freeze_s`: so long the process does nothing once they began. With `ready_s` first
+the target must be ready, and say its model. Prints a JSON list per job: the records, or what was wrong with the target.
 """
 
 from gevent import monkey
@@ -47,6 +47,9 @@ def _performed(job: dict[str, Any], clock: Callable[[], float]) -> list[dict[str
 
     if job["pause_s"] is None:
         asking = [gevent.spawn(one) for _ in range(job["times"])]
+        if job["freeze_s"] is not None:
+            gevent.sleep(0.1)
+            monkey.get_original("time", "sleep")(job["freeze_s"])
         if job["kill_s"] is not None:
             gevent.sleep(job["kill_s"])
             gevent.killall(asking)

@@ -18,7 +18,7 @@ LOOSE_S = 0.05
 def job(url: str, **more: Any) -> dict[str, Any]:
     target = {"url": url, "model": "m", "plain": True} | more.pop("target", {})
     whole = {"target": target, "limits": LIMITS, "ask": {}, "times": 1, "kill_s": None, "pause_s": None}
-    whole["ready_s"] = None
+    whole |= {"ready_s": None, "freeze_s": None}
     return whole | more
 
 

@@ -89,6 +89,14 @@ async def test_servers_that_cannot_be_reached_are_told_apart(nobody: int, full: 
     assert kinds == ["refused", "connect_timeout", "unreachable", "unreachable", "tls", "stalled"]
 
 
+async def test_a_client_that_was_late_does_not_blame_the_server() -> None:
+    """What came while nobody looked was no silence, and its end was in time."""
+    async with faulty() as server:
+        [records] = await performed(job(server.url("timed"), times=20, freeze_s=1.5))
+        [late] = await performed(job(server.url("timed"), times=20, freeze_s=3.5))
+    assert [record["error"] for record in records + late] == [None] * 40
+
+
 async def test_proxies_of_the_environment_are_not_used(nobody: int) -> None:
     """What is measured is the server that was named."""
     proxy = f"http://127.0.0.1:{nobody}"
