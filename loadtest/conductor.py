@@ -19,6 +19,7 @@ from gevent.event import Event
 from loadtest import machine
 from loadtest.exchange import Exchange
 from loadtest.gathering import Gathering, Report
+from loadtest.introduction import introduction
 from loadtest.locust_options import KEY, Settings
 from loadtest.part import Part
 from loadtest.progress import Phase, Progress
@@ -74,6 +75,7 @@ class Conductor:
         self._concluded = False
         self._model = ""
         self._machine: dict[str, Any] = {}
+        self._said: dict[str, Any] = {}
         self._writer = gevent.spawn(self._write_progress)
 
     def wait_ready(self) -> None:
@@ -82,6 +84,7 @@ class Conductor:
         exchange.wait_ready(self._settings.ready_s)
         self._model = exchange.choose_model()
         exchange.close()
+        self._said = introduction(self._settings.target)
         self._machine = machine.describe("locust")
 
     def prepared(self, node: str, refused: str = "") -> None:
@@ -213,5 +216,5 @@ class Conductor:
             runs=[run],
             settings={**self._kept, "salt": self._salt},
             machine=described,
-            target={"url": target.url, "model": self._model, "plain": target.plain},
+            target={"url": target.url, "model": self._model, "plain": target.plain, **self._said},
         )

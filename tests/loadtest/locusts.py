@@ -60,7 +60,8 @@ class Server:
 
     async def respond(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if not body:
-            write_json(writer, {"status": "ready", "data": [{"id": "m"}]})
+            parts = {"llm": {"ready": True}, "index": {"ready": False, "reason": "empty"}}
+            write_json(writer, {"ready": True, "parts": parts, "data": [{"id": "m"}]})
             return
         self.asked.append({"path": path, **body})
         await self.thawed()

@@ -54,6 +54,7 @@ async def test_people_ask_and_read(staged: Staging, tmp_path: Path) -> None:
     assert len(done.run.records) == answers["num_requests"]
     assert done.run.load == {"kind": "closed", "users": 3, "every_s": 0.1, "rate": None}
     assert done.run.duration_s < 60
+    assert "scripted" in done.study.target["models"]
     assert done.progress[-1]["done"] == answers["num_requests"]
 
 
