@@ -11,7 +11,7 @@ from urllib.parse import quote
 import orjson
 
 from loadtest.connection import Connections, pause
-from loadtest.failures import Failure
+from loadtest.failures import Failure, shortened
 from loadtest.lived import Lived
 from loadtest.record import Record
 from loadtest.reply import Streamed, Whole
@@ -24,6 +24,9 @@ _CHAT = "/v1/chat/completions"
 #: Between two looks at an upload that the server does not wait for any longer.
 _POLL_S = 0.25
 _READY_POLL_S = 0.5
+#: Nobody needs to know them so much that a load has to wait any longer.
+_FACTS_S = 10.0
+_MOST_MODELS = 10
 
 
 class Exchange:
@@ -86,12 +89,26 @@ class Exchange:
                 reply = self._got("/v1/models", time.perf_counter, until)
             except Failure as failure:
                 raise Unavailable(f"{self.target.url} does not list its models: {failure.kind}: {failure}") from failure
-            listed = reply.data.get("data")
-            names = [one["id"] for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+            names = _models(reply.data)
             if not names:
                 raise ConfigurationError(f"{self.target.url} lists no model: name one with --model")
             self.target = dataclasses.replace(self.target, model=names[0])
         return self.target.model
+
+    def said(self) -> dict[str, str]:
+        """What the target says of itself, for people: its models, and of ours the parts. Without what does not come."""
+        found: dict[str, str] = {}
+        paths = ("/v1/models",) if self.target.plain else ("/v1/models", "/readyz")
+        for path in paths:
+            try:
+                data = self._got(path, time.perf_counter, time.perf_counter() + _FACTS_S).data
+            except Failure:
+                continue
+            if names := _models(data):
+                found["models"] = ", ".join(names[:_MOST_MODELS]) + (", …" if len(names) > _MOST_MODELS else "")
+            if parts := data.get("parts"):
+                found["parts"] = ", ".join(_part(name, state) for name, state in _mapping(parts).items())
+        return found
 
     def close(self) -> None:
         """Closes the connections that nobody uses."""
@@ -177,3 +194,20 @@ class Exchange:
             f"Content-Length: {len(data)}\r\n\r\n"
         )
         return head.encode() + data
+
+
+def _models(data: Mapping[str, Any]) -> list[str]:
+    """The names in a list of models; none in anything else."""
+    listed = data.get("data")
+    return (
+        [str(one["id"]) for one in listed if isinstance(one, dict) and "id" in one] if isinstance(listed, list) else []
+    )
+
+
+def _part(name: str, state: Any) -> str:
+    said = _mapping(state)
+    return f"{name} ready" if said.get("ready") else shortened(f"{name} not ready: {said.get('reason') or 'no reason'}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -4,7 +4,8 @@
 "ask": {…}, "times": 3, "kill_s": null, "freeze_s": null, "pause_s": null, "ready_s": null}. The asks of a job share an
 `Exchange`; they start together, or with `pause_s` one after the other, so long after the end of the one before.
 `kill_s`: after that they are killed; `freeze_s`: so long the process does nothing once they began. With `ready_s` first
-the target must be ready, and say its model. Prints a JSON list per job: the records, or what was wrong with the target.
+the target must be ready, say its model, and what it is (`said` in the records). Prints a JSON list per job: the
+records, or what was wrong with the target.
 """
 
 from gevent import monkey
@@ -33,17 +34,18 @@ def _ask(data: dict[str, Any]) -> Ask:
 
 def _performed(job: dict[str, Any], clock: Callable[[], float]) -> list[dict[str, Any]]:
     exchange = Exchange(Target(**job["target"], limits=Limits(**job["limits"])))
-    ask, records = _ask(job["ask"]), []
+    ask, records, said = _ask(job["ask"]), [], None
     if job["ready_s"] is not None:
         try:
             exchange.wait_ready(job["ready_s"])
             exchange.choose_model()
+            said = exchange.said()
         except AnchorageError as error:
             return [{"raised": type(error).__name__, "message": str(error)}]
 
     def one() -> None:
         for record in exchange.perform(ask, clock(), clock):
-            records.append(dataclasses.asdict(record))  # noqa: PERF401 - the one before a kill, too
+            records.append(dataclasses.asdict(record) | {"said": said})  # noqa: PERF401 - the one before a kill, too
 
     if job["pause_s"] is None:
         asking = [gevent.spawn(one) for _ in range(job["times"])]

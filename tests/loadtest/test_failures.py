@@ -146,9 +146,9 @@ async def test_a_target_is_waited_for_and_asked_for_its_model(nobody: int) -> No
     looks = itertools.count()
 
     async def starts(writer: asyncio.StreamWriter) -> None:
-        """Not ready, then ready, then its models, then an answer."""
-        replies = [FAULTS["status-503"][0], said(answer("200 OK", b"{}")), models, said(stream(*GOOD))]
-        await replies[next(looks)](writer)
+        """Not ready, then ready, then its models, twice, nothing of its parts, then an answer."""
+        replies = [FAULTS["status-503"][0], said(answer("200 OK", b"{}")), models, models, FAULTS["no-events"][0]]
+        await [*replies, said(stream(*GOOD))][next(looks)](writer)
 
     models = said(answer("200 OK", b'{"object": "list", "data": [{"id": "first"}, {"id": "second"}]}'))
     none = said(answer("200 OK", b'{"object": "list", "data": []}'))
@@ -160,7 +160,7 @@ async def test_a_target_is_waited_for_and_asked_for_its_model(nobody: int) -> No
             job(server.url("status-400"), target=ours, ready_s=20),
             job(f"http://127.0.0.1:{nobody}", ready_s=0.6),
         )
-    assert answered["error"] is None
+    assert (answered["error"], answered["said"]) == (None, {"models": "first, second"})
     assert [body["model"] for path, body in server.seen if path == "POST /starts/v1/chat/completions"] == ["first"]
     assert (empty["raised"], other["raised"], never["raised"]) == (*["ConfigurationError"] * 2, "Unavailable")
     assert "--model" in empty["message"]
