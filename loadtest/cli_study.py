@@ -192,8 +192,23 @@ def loading_of(given: Mapping[str, Any], live: LiveView) -> Loading:
     from loadtest.cost import check as check_price
 
     check_price(given["gpu"], given["gpu_price"])
+    _check_workload(load_options.passed(given), given["seed"])
     target = load_options.target_of(given["url"], given["model"], api_key(), given["plain"])
     return Loading(target, load_options.passed(given), where_of(given), live)
+
+
+def _check_workload(options: Mapping[str, Any], seed: int) -> None:
+    """Raises typer.BadParameter for what the load tester would refuse."""
+    from loadtest.workload import Options, Workload
+
+    known = {name: value for name, value in options.items() if name in Options.__dataclass_fields__}
+    for name in ("collections", "cold_collections"):
+        if name in known:
+            known[name] = tuple(filter(None, known[name].split(",")))
+    try:
+        Workload.read(Options(**known, seed=seed))
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def warmup_of(duration_s: int, warmup_s: int | None) -> int:

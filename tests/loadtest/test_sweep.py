@@ -81,10 +81,10 @@ def test_a_thousand_noisy_servers() -> None:
     assert sum(runs) / len(runs) < 14
 
 
-def lived(places: Places, rate: float, seed: int, duration_s: float) -> Run:
+def lived(places: Places, kind: str, rate: float, seed: int, duration_s: float, warmup_s: float) -> Run:
     """A run against the queue alone."""
-    line, spec = Line(places), f"poisson:{rate:g}"
-    run = Run({"kind": "open", "arrivals": spec, "rate": rate}, duration_s, duration_s / 10)
+    line, spec = Line(places), f"{kind}:{rate:g}"
+    run = Run({"kind": "open", "arrivals": spec, "rate": rate}, duration_s, warmup_s)
     for number, at in enumerate(parse(spec).times(duration_s, seed)):
         first, end = line.times(at, f"{seed}:{number}")
         run.add(Record("stream", at, ttft_s=first - at, total_s=end - at))
@@ -95,14 +95,14 @@ def test_queues_whose_knee_is_known() -> None:
     """Real queues, their figures and bootstrap: the knee of a fine grid of long runs, within 10 %, by few runs."""
     places, slo = Places(8, 0.5), Slo.of({"ttft_p95_s": 1.0, "errors_max": 0.001}, "test")
     grid = places.capacity * 0.7
-    while outcome(slo, [lived(places, grid * 1.03, 1, 1000.0)]).excess <= 0:
+    while outcome(slo, [lived(places, "poisson", grid * 1.03, 1, 1000.0, 10.0)]).excess <= 0:
         grid *= 1.03
     errors, used = [], []
     for sweep in range(4):
         runs: list[Run] = []
 
         def hold(level: Level, runs: list[Run] = runs, sweep: int = sweep) -> Outcome:
-            runs.append(lived(places, level.rate, 1000 * sweep + level.number, 40.0))
+            runs.append(lived(places, "poisson", level.rate, 1000 * sweep + level.number, 40.0, 4.0))
             return outcome(slo, [runs[number] for number in (*level.pool, level.number)])
 
         found, number = swept(Sweep(grid * (0.5 + 0.4 * sweep), lowest=0.1), hold)

@@ -1,0 +1,223 @@
+"""`anchorage loadtest` as a user types it, against a server whose capacity is known."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import typer
+
+from loadtest.cli_study import Loading, Where
+from loadtest.extra import check_installed
+from loadtest.live import LiveView
+from loadtest.percentiles import Percentiles
+from loadtest.run import Study
+from loadtest.slo import Slo
+from loadtest.sweeping import Plan, Sweeping
+from loadtest.target import Target
+from serving.cli import build
+from serving.errors import AnchorageError, ConfigurationError
+
+from .capacity import Places
+from .test_sweep import lived
+
+ROOT = Path(__file__).parents[2]
+PLACES = Places(16, 0.3)
+KEY = "sk-never-to-be-seen"
+#: The client may have been the limit on a busy machine; these tests are not about that.
+MET, MISSED, WRONG, VOID, INTERRUPTED = 0, 1, 2, 4, 130
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server process with `PLACES`."""
+    command = [sys.executable, "-m", "tests.loadtest.capacity", "--places", str(PLACES.number)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "serving.cli", "loadtest", *arguments]
+
+
+def environment() -> dict[str, str]:
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("ANCHORAGE_")}
+    return {**mine, "ANCHORAGE_API_KEY": KEY, "COLUMNS": "200"}
+
+
+def loadtest(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_run_is_held_judged_and_kept(url: str, tmp_path: Path) -> None:
+    """An open loop, its verdict and files; the report can be made again; the key is in none of it."""
+    slo = tmp_path / "slo.toml"
+    slo.write_text("ttft_p95_s = 3.0\nerrors_max = 0.01\n")
+    out = tmp_path / "out"
+    done = loadtest(
+        *("run", url, "--plain", "--arrivals", "poisson:10", "--duration", "4", "--answer-tokens", "16"),
+        *("--slo", str(slo), "--out", str(out), "--json"),
+    )
+    assert done.returncode in (MET, VOID), done.stderr
+    said = json.loads(done.stdout)
+    assert [one["name"] for one in said["verdict"]["objectives"]] == ["ttft_p95_s", "errors_max"]
+    assert all(one["met"] for one in said["verdict"]["objectives"])
+    assert said["result"] == str(out / "result.json")
+    assert "TTFT" in done.stderr
+    study = Study.load(out / "result.json")
+    (run,) = study.runs
+    assert (run.load["arrivals"], run.duration_s, run.warmup_s) == ("poisson:10", 4.0, 1.0)
+    assert len(run.measured()) == said["figures"]["requests"] > 10
+    assert study.slo == {"ttft_p95_s": 3.0, "errors_max": 0.01}
+    assert study.settings["answer_tokens"] == "16"
+    assert study.settings["seed"] == 1
+    assert study.settings["model"] == study.target["model"] == "places"
+    assert study.machine["command"].startswith("anchorage loadtest run")
+    page = (out / "report.html").read_text()
+    again = loadtest("report", str(out / "result.json"), "-o", str(tmp_path / "again.html"))
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again.html").read_text() == page
+    kept = (out / "result.json").read_text() + page + done.stdout + done.stderr
+    assert KEY not in kept
+
+
+def test_a_run_of_users_that_misses_its_objectives(url: str, tmp_path: Path) -> None:
+    """Exit code 1, and a sentence that says what was missed, by how much."""
+    slo = tmp_path / "slo.toml"
+    slo.write_text("ttft_p50_s = 0.001\n")
+    done = loadtest(
+        *("run", url, "--plain", "--users", "4", "--every-s", "0", "--duration", "3", "--workers", "2"),
+        *("--slo", str(slo), "--out", str(tmp_path)),
+    )
+    assert done.returncode in (MISSED, VOID), done.stderr
+    study = Study.load(tmp_path / "result.json")
+    assert study.runs[0].load["kind"] == "closed"
+    assert study.runs[0].load["users"] == 4
+    assert study.settings["workers"] == 2
+    assert len(study.runs[0].records) > 10
+    if done.returncode == MISSED:
+        assert "TTFT p50: " in done.stderr
+        assert "not <= 1 ms" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "URL", "--plain"], WRONG, "either --arrivals poisson:8"),
+        (["run", "URL", "--plain", "--users", "2", "--arrivals", "poisson:2"], WRONG, "either --arrivals"),
+        (["run", "URL", "--plain", "--arrivals", "fish:2"], WRONG, "no such kind of arrivals"),
+        (["run", "URL", "--plain", "--users", "2", "--duration", "5", "--warmup-s", "5"], WRONG, "leaves nothing"),
+        (["run", "URL", "--plain", "--users", "2", "--mix", "dance=1"], WRONG, "dance"),
+        (["run", "file:///etc", "--users", "2"], WRONG, "no URL of a server"),
+        (["run", "http://me:secret@127.0.0.1:1", "--users", "2"], WRONG, "must have no user, password"),
+        (["run", "http://127.0.0.1:1", "--users", "2"], MISSED, "nobody answers at http://127.0.0.1:1"),
+        (["run", "URL", "--users", "2"], MISSED, "add --plain"),
+        (["run", "URL", "--plain", "--users", "2", "--model", "gpt"], MISSED, "it has places"),
+        (["sweep", "URL", "--plain", "--arrivals", "ramp:1-2"], WRONG, "the sweep sets the rate"),
+        (["sweep", "URL", "--plain", "--from", "5", "--to", "4"], WRONG, "--from 5 is above --to 4"),
+        (["report", "README.md"], MISSED, "not the result of a load test"),
+    ],
+    ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_before_any_load(arguments: list[str], code: int, said: str, url: str) -> None:
+    """What was wrong, where, what to do; and the exit code that tells the command line from the server."""
+    known = typer.main.get_command(build())
+    typed = ["loadtest", *(url if one == "URL" else one for one in arguments)]
+    with pytest.raises((AnchorageError, typer.BadParameter)) as wrong:
+        known.main(typed, standalone_mode=False)
+    found = WRONG if isinstance(wrong.value, typer.BadParameter) else MISSED
+    words = getattr(wrong.value, "message", str(wrong.value))
+    assert said in words
+    assert found == code
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command, by name."""
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "locust" else there(name))
+    with pytest.raises(ConfigurationError, match="need locust: `make install EXTRA=loadtest`"):
+        check_installed()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ended_by_hand_it_leaves_no_process(number: signal.Signals, url: str, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of the load: it ends soon, and everything that it started ends with it."""
+    process = subprocess.Popen(
+        command("run", url, "--plain", "--users", "2", "--duration", "600", "--workers", "2", "--out", str(tmp_path)),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        below = _asking(process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED, said
+    gone, alive = psutil.wait_procs(below, timeout=5)
+    assert not alive, gone
+
+
+def _asking(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Its descendants, once locust has started its workers."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        below = psutil.Process(process.pid).children(recursive=True)
+        if len(below) >= 3:
+            return below
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.1)
+    raise AssertionError("no worker was started")
+
+
+def _p95_s(rate: float) -> float:
+    """TTFT of the queue, over ten seeds."""
+    runs = [lived(PLACES, "constant", rate, seed, 3.0, 1.0) for seed in range(10)]
+    return Percentiles.of(one.ttft_s for run in runs for one in run.measured() if one.ttft_s is not None).p95 or 0.0
+
+
+class Steady(Loading):
+    """No level is void: how late the client was on a busy machine is not what is tested."""
+
+    def level(self, title: str, load: Mapping[str, Any], **more: Any) -> Study:
+        made = super().level(title, load, **more)
+        made.runs[0].void.clear()
+        return made
+
+
+def test_a_sweep_finds_the_knee_of_a_fine_grid(url: str, tmp_path: Path) -> None:
+    """Within 10 % of that of a grid of steps of 2 %, held by the very same queue without a network."""
+    slo = Slo.of({"ttft_p95_s": 0.5}, "test")
+    loading = Steady(Target(url, plain=True), {"plain": True, "unique": True}, Where(), LiveView())
+    loading.check()
+    plan = Plan("constant:{rate}", 3, 1, seed=600, budget_s=300.0, within=0.06, repeats=1, start=46.0, highest=66.0)
+    work = Sweeping(plan, slo, loading)
+    work.run()
+    found = work.found()
+    assert found is not None
+    assert found.rate is not None, found.why
+    grid = PLACES.capacity * 0.8
+    while _p95_s(grid * 1.02) <= 0.5:
+        grid *= 1.02
+    assert abs(math.log(found.rate / grid)) < 0.1, (found, grid)
+    assert not found.limited
+    assert len(work.study.runs) == sum(len(level["runs"]) for level in found.levels) <= 14
