@@ -60,6 +60,8 @@ class Level:
     def doubt(self) -> str:
         if self.void:
             return " (void)"
+        if self.against:
+            return " (unsure: other levels say otherwise)"
         return f" (unsure: {self.kept} of {plural(len(self.runs), 'run')} kept the SLO)" if self.unsure else ""
 
     @property
