@@ -113,7 +113,7 @@ class Session:
     # Of a run that starts.
 
     def _start(self, environment: Any, **_: Any) -> None:
-        environment.begun, environment.asking = Event(), None
+        environment.begun, environment.asking, environment.process_exit_code = Event(), None, None
         self._ending = False
         try:
             if self._is_worker:
