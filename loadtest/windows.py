@@ -57,14 +57,6 @@ class Values:
         found = self.seconds[np.argmax(below >= ranks[:, None] - 1e-6, axis=1)]
         return np.where(below[:, -1] > 0, found, np.nan)
 
-    def influence(self) -> Numbers:
-        """What each window adds to the figure's error, but for a factor (the influence function of a percentile)."""
-        import numpy as np
-
-        figure = self.figure(np.ones((1, len(self.seen))))[0]
-        above: Numbers = self.seen @ ((self.seconds > figure) - (1 - self.percent / 100))
-        return above
-
 
 @dataclass(frozen=True)
 class Ratio:
@@ -82,11 +74,6 @@ class Ratio:
 
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray((weights @ self.above) / (weights @ self.below), np.float64)
-
-    def influence(self) -> Numbers:
-        mean = self.above.sum() / max(1e-12, self.below.sum())
-        found: Numbers = self.above - mean * self.below
-        return found
 
 
 Figure: TypeAlias = "Values | Ratio"
