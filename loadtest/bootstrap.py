@@ -157,7 +157,8 @@ def _figures(dice: np.random.Generator, figure: Figure, weights: Numbers) -> Num
     """Of shares with a random event more of either kind, one on average.
 
     Of what never happened every draw would say never. So the upper end for 0 of n is the exact one of Clopper and
-    Pearson (3.7 / n at 95 %; 5.8 / n with six blocks), and for the difference of two rare shares it comes close to the exact test.
+    Pearson (3.7 / n at 95 %; 5.8 / n, widened for six blocks), and for the difference of two rare shares it comes
+    close to the exact test.
     """
     if isinstance(figure, Values) or not figure.share:
         return figure.figure(weights)
