@@ -134,7 +134,8 @@ _PASSED = (
 
 def passed(given: Mapping[str, Any]) -> dict[str, Any]:
     """Of a command's values, those that locust is told and that were given."""
-    return {name: given[name] for name in _PASSED if given[name] is not None and given[name] is not False}
+    values = {name: given.get(name) for name in _PASSED}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def arguments(
