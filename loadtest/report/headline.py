@@ -15,6 +15,8 @@ from loadtest.slo import Judged
 _MOST_DIGITS = 8
 #: Things that are asked for beside questions.
 _OTHER = ("search", "upload")
+#: Arrivals by chance that differ by more than this from the rate that was asked for are told of.
+_OFF = 0.05
 #: Titles of metrics that are more than one thing.
 _PLURAL = ("errors", "valid citations", "answers/s", "tokens/s")
 
@@ -108,9 +110,11 @@ def _told(of: Level) -> list[str]:
     """What belongs to the sentence, and is no miss."""
     figures = of.figures
     told = []
-    if of.met and of.rate:
+    if of.met and of.rate and not of.changing:
         told.append(_people(of.rate))
     told.append(f"{count(figures.answered)} of {plural(figures.requests, 'request')} were answered.")
+    if of.rate and not of.changing and abs(figures.offered_rate / of.rate - 1) > _OFF:
+        told.append(f"By chance {number(figures.offered_rate)} a second came, not {number(of.rate)}.")
     left_out = [one.title for _, one in of.judged if one.met is None]
     if left_out:
         told.append(f"Not judged, because nothing was asked that could tell: {listed(left_out)}.")
@@ -158,6 +162,8 @@ def allowed(metric: Metric, bound: float) -> str:
 
 def _at(of: Level) -> str:
     things = _things(of.figures)
+    if of.changing:
+        return f"under {of.changing}, {number(of.figures.offered_rate)} {things} a second on average"
     if of.rate is not None:
         return f"at {number(of.rate)} {things} a second"
     return f"with {of.label}, who ask {number(of.figures.offered_rate)} {things} a second"

@@ -16,6 +16,10 @@ from loadtest.run import Run, Study
 from loadtest.slo import Judged, Slo, Verdict, judge
 
 
+#: Arrivals (`loadtest.arrivals`) whose mean rate is not the rate at any moment.
+_CHANGING = ("ramp", "steps", "trace")
+
+
 @dataclass(frozen=True)
 class Held:
     """A run and what came of it. `number`: from 0, in the study; `verdict` None: no SLO was given."""
@@ -40,6 +44,12 @@ class Level:
     void: bool
     #: It does not fit what the sweep found: it was missed at a lower rate, or kept at a higher one.
     against: bool = False
+
+    @property
+    def changing(self) -> str:
+        """The load as it was asked for, where it was not the same all the time."""
+        arrivals = str(self.runs[0].run.load.get("arrivals") or "")
+        return arrivals if arrivals.partition(":")[0] in _CHANGING else ""
 
     @property
     def kept(self) -> int:

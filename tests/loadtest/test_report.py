@@ -164,6 +164,15 @@ def test_users() -> None:
     assert re.match(r"Keeps the SLO with 12 users, who ask [\d.]+ questions a second$", headline(study))
 
 
+def test_changing_load() -> None:
+    """A load that changes is not named by its mean rate alone; one that came out otherwise by chance says so."""
+    study = one()
+    study.runs[0].load = {"kind": "open", "arrivals": "ramp:1-11", "rate": 6.0}
+    assert re.match(r"Keeps the SLO under ramp:1-11, [\d.]+ questions a second on average$", headline(study))
+    study.runs[0].load = {"kind": "open", "arrivals": "poisson:9", "rate": 9.0}
+    assert re.search(r"By chance [\d.]+ a second came, not 9\.", Read(page(study)).text)
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
