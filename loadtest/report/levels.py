@@ -15,7 +15,6 @@ from loadtest.report.words import number, plural
 from loadtest.run import Run, Study
 from loadtest.slo import Judged, Slo, Verdict, judge
 
-
 #: Arrivals (`loadtest.arrivals`) whose mean rate is not the rate at any moment.
 _CHANGING = ("ramp", "steps", "trace")
 
