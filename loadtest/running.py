@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -153,7 +154,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """A clean-up is never cut short by another Ctrl-C: half of one leaves processes behind."""
+    """A clean-up is never cut short by another Ctrl-C: half of one leaves processes behind.
+
+    Other threads than the first get no signals, and have nothing to keep off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.progress import Progress
 
 from loadtest.bench import embed as _embed
+from loadtest.bench import fidelity as _fidelity
 from loadtest.bench import growth as _growth
 from loadtest.bench import ingest as _ingest
+from loadtest.bench import knee as _knee
 from loadtest.bench import memory as _memory
 from loadtest.bench import reaction as _reaction
 from loadtest.bench import recall as _recall
@@ -98,6 +100,12 @@ async def recall(chunks: int, questions: int, progress: Progress) -> Result:
         return await _recall.measure(server.port, store.loaded, questions)
 
 
+async def fidelity(rounds: int, keep: Path | None, progress: Progress, *, peers: bool, quick: bool) -> Result:
+    if quick:
+        return await _fidelity.measure((1_000.0,), 4.0, 1, progress, peers=peers, keep=keep)
+    return await _fidelity.measure(_fidelity.TOKENS_PER_S, 20.0, rounds, progress, peers=peers, keep=keep)
+
+
 async def memory(requests: int, progress: Progress) -> Result:
     async with stage() as on:
         store = await filled(on, 1_000, 100)
@@ -112,3 +120,7 @@ async def startup(runs: int, progress: Progress) -> Result:
 async def reaction(rounds: int, progress: Progress, *, quick: bool) -> Result:
     warm_s, hours = (3.0, 0.5) if quick else (30.0, 6.0)
     return await _reaction.measure(rounds, warm_s, hours, progress)
+
+
+async def knee(progress: Progress, *, quick: bool) -> Result:
+    return await _knee.measure(_knee.Size(0.05, 1, 8, 1) if quick else _knee.Size(), progress)

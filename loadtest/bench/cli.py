@@ -147,6 +147,26 @@ def recall(
     finish("recall", lambda progress: benches.recall(chunks, questions, progress), json=json)
 
 
+@app.command()
+def fidelity(
+    rounds: Rounds = 5,
+    keep: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for what was written when.")] = None,
+    no_peers: Annotated[
+        bool, typer.Option("--no-peers", help="Without GuideLLM; stock locust is always there.")
+    ] = False,
+    quick: Quick = False,
+    json: AsJson = False,
+) -> None:
+    """Our load test, stock locust and GuideLLM against a server of known timing; tokens per second of CPU."""
+    from loadtest.bench import benches
+
+    finish(
+        "fidelity",
+        lambda progress: benches.fidelity(rounds, keep, progress, peers=not no_peers, quick=quick),
+        json=json,
+    )
+
+
 @app.command(name="quality")
 def quality_command(
     url: Annotated[str, typer.Option(help="A running server.")],
@@ -190,6 +210,14 @@ def reaction(rounds: Rounds = 3, quick: Quick = False, json: AsJson = False) -> 
     from loadtest.bench import benches
 
     finish("reaction", lambda progress: benches.reaction(1 if quick else rounds, progress, quick=quick), json=json)
+
+
+@app.command()
+def knee(quick: Quick = False, json: AsJson = False) -> None:
+    """The highest rate that a sweep finds, against the one of a fine grid, on a server of known capacity."""
+    from loadtest.bench import benches
+
+    finish("knee", lambda progress: benches.knee(progress, quick=quick), json=json)
 
 
 def finish(name: str, bench: Bench, *, json: bool) -> None:

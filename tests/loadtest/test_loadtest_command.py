@@ -18,6 +18,7 @@ import psutil
 import pytest
 import typer
 
+from loadtest.bench.knee_server import Places
 from loadtest.cli_study import Loading, Where
 from loadtest.extra import check_installed
 from loadtest.live import LiveView
@@ -29,7 +30,6 @@ from loadtest.target import Target
 from serving.cli import build
 from serving.errors import AnchorageError, ConfigurationError
 
-from .capacity import Places
 from .test_sweep import lived
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ MET, MISSED, WRONG, VOID, INTERRUPTED = 0, 1, 2, 4, 130
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server process with `PLACES`."""
-    command = [sys.executable, "-m", "tests.loadtest.capacity", "--places", str(PLACES.number)]
+    command = [sys.executable, "-m", "loadtest.bench.knee_server", "--places", str(PLACES.number)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

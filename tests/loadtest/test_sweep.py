@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import pytest
 
 from loadtest.arrivals import parse
+from loadtest.bench.knee_server import Line, Places
 from loadtest.evidence import outcome
 from loadtest.record import Record
 from loadtest.run import Run
 from loadtest.slo import Slo
 from loadtest.sweep import Found, Level, Outcome, Sweep
-
-from .capacity import Line, Places
 
 #: No sweep of these tests may need more runs: it would not end.
 ENDLESS = 200

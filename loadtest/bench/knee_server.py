@@ -1,6 +1,6 @@
 """A server whose capacity is known: k places, one line, service times that follow from what is asked.
 
-    python -m tests.loadtest.capacity --places 16 --service-s 0.3
+    python -m loadtest.bench.knee_server --places 16 --service-s 0.3
 
 It speaks OpenAI's streaming protocol over real HTTP. Nothing computes: when an answer begins and ends is worked out
 when its question arrives, from the moments at which places get free; so a busy machine makes its answers late by
