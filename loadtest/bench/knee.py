@@ -95,7 +95,7 @@ def _measured(url: str, size: Size, progress: Progress) -> Result:
     return Result(
         [row],
         [
-            f"{PLACES.number} places, {PLACES.service_s} s each: capacity {PLACES.capacity:.1f}/s; p95 TTFT <= {_BOUND_S} s",
+            f"{PLACES.number} places, {PLACES.service_s} s each: {PLACES.capacity:.1f}/s; p95 TTFT <= {_BOUND_S} s",
             f"levels of {size.duration_s} s; the grid has steps of {100 * size.step:g} %, {size.runs} runs each",
             f"sweep: {found.why}; {'sure' if found.sure else 'not sure'}",
         ],

@@ -24,8 +24,10 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: Run by .ci/run, or by nobody but a person: they install, or run all of this.
 ELSEWHERE = re.compile(r"make (demo|test|install|lint|format|bench)\b|git clone")
-#: Run by tests/rehearsal, and by tests/cluster against an API server.
-TESTED = re.compile(r"anchorage (rehearse|deploy --overlay eks|status --cluster|ingest --on-cluster|destroy)\b")
+#: Run by tests/rehearsal and tests/loadtest, and by tests/cluster against an API server.
+TESTED = re.compile(
+    r"anchorage (rehearse|loadtest|deploy --overlay eks|status --cluster|ingest --on-cluster|destroy)\b"
+)
 #: Need what a test has not: a model; tests/ray serves one.
 NEEDS_MODEL = "--model"
 SERVE = ".venv/bin/anchorage serve"
@@ -95,8 +97,12 @@ def test_a_command_that_is_run_elsewhere_is_understood(text: str) -> None:
     """The program takes it as it stands in the README."""
     program, name, *arguments = shlex.split(text)
     assert program == ".venv/bin/anchorage"
-    known = typer.main.get_command(build())
-    assert known.commands[name].make_context(name, arguments).info_name == name  # type: ignore[attr-defined]
+    known = typer.main.get_command(build()).commands[name]  # type: ignore[attr-defined]
+    if name == "loadtest":
+        name, *arguments = arguments
+        known = known.commands[name]
+    arguments = [str(ROOT / "README.md") if one.endswith(".json") else one for one in arguments]
+    assert known.make_context(name, arguments).info_name == name
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"line {command.line}")
