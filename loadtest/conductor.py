@@ -19,7 +19,6 @@ from gevent.event import Event
 from loadtest import machine
 from loadtest.exchange import Exchange
 from loadtest.gathering import Gathering, Report
-from loadtest.introduction import introduction
 from loadtest.locust_options import KEY, Settings
 from loadtest.part import Part
 from loadtest.progress import Phase, Progress
@@ -72,10 +71,11 @@ class Conductor:
         self._zero: float | None = None
         self._held_s: float | None = None
         self._ended = Event()
-        self._concluded = False
+        self._concluded = self._cancelled = False
+        self.over = Event()
         self._model = ""
         self._machine: dict[str, Any] = {}
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, str] = {}
         self._writer = gevent.spawn(self._write_progress)
 
     def wait_ready(self) -> None:
@@ -83,8 +83,8 @@ class Conductor:
         exchange = Exchange(self._settings.target)
         exchange.wait_ready(self._settings.ready_s)
         self._model = exchange.choose_model()
+        self._said = exchange.said()
         exchange.close()
-        self._said = introduction(self._settings.target)
         self._machine = machine.describe("locust")
 
     def prepared(self, node: str, refused: str = "") -> None:
@@ -100,12 +100,12 @@ class Conductor:
             self._left[node] = self._clock()
 
     def conduct(self) -> str:
-        """Until the run is over; returns why it could not even begin, or nothing."""
+        """Until the run is over and concluded; returns why it could not even begin, or nothing."""
         deadline = time.monotonic() + _PREPARE_S
         while self._nodes and not self._prepared.issuperset(self._nodes) and time.monotonic() < deadline:
             gevent.sleep(_LOOK_EVERY_S / 10)
             self._nodes = [node for node in self._nodes if node in self._company.here()]
-        if self._refused:
+        if self._refused or self._cancelled:
             return self._refused
         nodes = [node for node in self._nodes if node in self._prepared]
         if not nodes:
@@ -116,10 +116,14 @@ class Conductor:
             self._look_for_lost()
         if self._held_s is None:
             self._company.stop()
+        self.over.wait()
         return ""
 
     def end(self, patience_s: float, *, together: bool) -> None:
         """No more load. `together`: waits until all have reported the last, answers have so long."""
+        if self._zero is None:
+            self._cancelled = True
+            self._writer.kill()
         if self._held_s is not None or self._zero is None:
             return
         clock = max(0.0, self._clock())
@@ -144,11 +148,17 @@ class Conductor:
         if self._concluded:
             return None
         self._concluded = True
+        try:
+            return self._kept_run(self._held_s)
+        finally:
+            self.over.set()
+
+    def _kept_run(self, held_s: float) -> Run:
         self._writer.kill()
         for node, t_s in self._left.items():
-            if t_s < self._held_s - _TOGETHER_S:
+            if t_s < held_s - _TOGETHER_S:
                 self._gathering.leave(node)
-        run = self._gathering.finish(self._held_s)
+        run = self._gathering.finish(held_s)
         self._progress.write(max(0.0, self._clock()), 0, "over")
         if self._settings.result is not None:
             self._study(run).save(self._settings.result)

@@ -143,6 +143,8 @@ class Session:
         try:
             if refused := conductor.conduct():
                 self._refuse(refused, WRONG)
+            elif self._options.headless:  # locust stops, but does not end, where the last worker was lost
+                self._runner.quit()
         except Exception:  # the edge of this greenlet: without it the run would never end
             logger.exception("The run cannot go on")
             self._refuse("an error in the load tester itself", ERRORS)

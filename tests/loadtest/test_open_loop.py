@@ -93,7 +93,7 @@ async def test_the_result_says_what_was_asked_of_whom(tmp_path: Path) -> None:
     assert {body["max_tokens"] for body in server.asked} == {7}
     assert study.target["url"] == server.url
     assert study.target["model"] == study.target["models"] == "m"
-    assert study.target["parts"] == {"llm": "ready", "index": "not ready"}
+    assert "llm ready" in study.target["parts"]
     assert "--arrivals poisson:10" in study.machine["command"]
     assert "sesame" not in study.machine["command"] + done.said + done.out
     (client,) = run.clients

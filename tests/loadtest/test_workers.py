@@ -119,6 +119,23 @@ def test_a_report_that_is_missing_is_noticed() -> None:
     assert "records are missing" in gathering.finish(1.0).void[0]
 
 
+async def test_a_run_without_any_worker_left_ends(tmp_path: Path) -> None:
+    """Long before its time: there is nobody to make the load."""
+    arguments = ("--arrivals", "constant:20", "--run-time", "600", "--processes", "2")
+    async with serving(Server()) as server:
+        running = asyncio.create_task(headless(server.url, *arguments, folder=tmp_path))
+        try:
+            await until(lambda: len(server.asked) > 20)
+            for worker in workers_of(server):
+                worker.kill()
+            done = await running
+        finally:
+            running.cancel()
+    assert done.code == 4
+    assert len(done.run.events) == 2
+    assert done.run.duration_s < 60
+
+
 async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
     """The run goes on to its end, says when whom it lost, and keeps what it has."""
     arguments = ("--arrivals", "constant:20", "--run-time", "6", "--processes", "2")
@@ -126,7 +143,7 @@ async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
         running = asyncio.create_task(headless(server.url, *arguments, folder=tmp_path))
         try:
             await until(lambda: len(server.asked) > 20)
-            victim = worker_of(server)
+            victim = workers_of(server)[-1]
             victim.kill()
             done = await running
         finally:
@@ -143,11 +160,11 @@ async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
     assert 60 <= len(run.records) < 120
 
 
-def worker_of(server: Server) -> psutil.Process:
-    """The child process that locust forked last for this server."""
-    masters = [process for process in psutil.Process().children() if server.url in process.cmdline()]
-    (master,) = masters
-    return master.children()[-1]
+def workers_of(server: Server) -> list[psutil.Process]:
+    """The processes that locust forked for this server."""
+    (master,) = [process for process in psutil.Process().children() if server.url in process.cmdline()]
+    children: list[psutil.Process] = master.children()
+    return children
 
 
 async def test_without_workers_a_run_ends(tmp_path: Path) -> None:
