@@ -18,9 +18,7 @@ from loadtest.run import Run, Study
 
 #: A server that is this late by its script (p99) had too little of its core.
 LATE_LIMIT_S = 0.010
-_VOID, _ERRORS = 4, 1
-#: For the start of a process, and for its last answers.
-_SPARE_S = 120.0
+_VOID = 4
 _OURS = Path(__file__).resolve().parents[1] / "locustfile.py"
 _STOCK = Path(__file__).with_name("peers") / "stock_locust.py"
 
@@ -166,7 +164,7 @@ async def measured(side: Side, load: Load, folder: Path) -> Measured:
     found = folder / "found.json"
     found.unlink(missing_ok=True)
     async with scripted(load.script, folder) as server:
-        code, used = await client(side.command(load, server.url, found), server, folder, load.seconds + _SPARE_S)
+        code, used = await client(side.command(load, server.url, found), server, folder, load.seconds)
     said, truth = side.said(code, found), read(server.log)
     if (said.requests, said.tokens) != (len(truth.firsts), truth.tokens):
         raise BenchError(

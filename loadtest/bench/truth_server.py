@@ -22,6 +22,7 @@ from typing import Any
 
 import uvloop
 
+from loadtest.bench.fidelity_process import prefer
 from loadtest.bench.fidelity_script import MODEL, Script
 from loadtest.bench.processes import HOST
 
@@ -194,6 +195,7 @@ def main() -> None:
     gc.disable()
     port, log, core, script = sys.argv[1:5]
     os.sched_setaffinity(0, {int(core)})
+    prefer(os.getpid())
     uvloop.run(serve(int(port), Path(log), Script.read(script)))
 
 

@@ -1,0 +1,143 @@
+"""Load tools held to the truth: what a scripted server wrote, and when, against what each tool says of it.
+
+Tokens of known timing with stalls of 500 ms among them, at rising loads on one client core; the server has the other.
+Ours and GuideLLM make an open loop (Poisson), stock locust its closed one. Errors are shares of the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.progress import Progress
+
+from loadtest.bench import fidelity_cost as cost
+from loadtest.bench.fidelity_script import Script
+from loadtest.bench.fidelity_sides import Guidellm, Load, Measured, Ours, Side, Stock, measured
+from loadtest.bench.fidelity_truth import Four
+from loadtest.bench.ingest_peers import interpreter
+from loadtest.bench.rounds import Measure, Sample, Samples, Spread, interleave, series, spread
+from loadtest.bench.table import Result, Row
+
+BAR = 0.05
+TOKENS_PER_S = (500.0, 1_000.0, 2_000.0)
+OURS, STOCK, FAST, GUIDELLM = "ours", "HttpUser, own code", "FastHttpUser.iter_lines", "GuideLLM"
+#: What stock locust shows for each request with `stream=True`.
+_RESPONSE = "HttpUser's response time"
+_TITLES = {
+    "first_p50": "TTFT p50",
+    "first_p99": "TTFT p99",
+    "gap_p50": "gap p50",
+    "gap_p99": "gap p99",
+}
+#: Of the load at which tokens are counted per second of CPU.
+_COST_TOKENS_PER_S = 2_000.0
+
+
+async def measure(
+    loads: Sequence[float], seconds: float, rounds: int, progress: Progress | None, *, peers: bool, keep: Path | None
+) -> Result:
+    """`keep`: a folder for the logs of what was written. Without `peers` GuideLLM is left out."""
+    sides: dict[str, Side] = {OURS: Ours(), STOCK: Stock("Measuring"), FAST: Stock("FastMeasuring")}
+    if peers:
+        sides[GUIDELLM] = Guidellm(await interpreter("guidellm"))
+    rows, notes = [], []
+    with tempfile.TemporaryDirectory(prefix="anchorage-bench-") as made:
+        folder = Path(made)
+        for tokens_per_s in loads:
+            told = _Told(Load(tokens_per_s, Script(), seconds), folder, keep)
+            measures: dict[str, Measure] = {name: partial(told.sample, name, side) for name, side in sides.items()}
+            samples = await interleave(measures, rounds, progress, warm_up=False)
+            rows += [_row(f"{tokens_per_s:,.0f} tokens/s", name, samples) for name in _TITLES]
+            notes.append(f"{tokens_per_s:,.0f} tokens/s: {_made(samples)}")
+        for name, load in cost.loads(seconds, _COST_TOKENS_PER_S).items():
+            rows += await cost.rows(load, name, rounds, folder, progress)
+    return Result(rows, [*notes, *_NOTES])
+
+
+_NOTES = (
+    "truth: from when the server had the request's bytes until it had written the first token, and from token to "
+    "token, of all requests of the run; every side saw every token",
+    f"{STOCK}: iter_lines, perf_counter, json.loads, an event for each gap; its statistics are rounded by locust",
+    f"{_RESPONSE}: until the headers; it is what locust's table calls the time of a streamed answer",
+    f"{GUIDELLM}: one worker process, with its `perf` extra; its inter-token latency is an average per request",
+)
+
+
+class _Told:
+    """What tools say at one load. Each round has a seed of its own, the same for all sides."""
+
+    def __init__(self, load: Load, folder: Path, keep: Path | None) -> None:
+        self._load = load
+        self._folder = folder
+        self._keep = keep
+        self._rounds: Counter[str] = Counter()
+
+    async def sample(self, name: str, side: Side) -> Sample:
+        seed = self._rounds[name] + 1
+        load = replace(self._load, script=replace(self._load.script, seed=seed))
+        found = await measured(side, load, self._folder)
+        self._rounds[name] = seed
+        if self._keep:
+            await asyncio.to_thread(self._kept, name, seed, self._keep)
+        return _sample(found)
+
+    def _kept(self, name: str, seed: int, keep: Path) -> None:
+        keep.mkdir(parents=True, exist_ok=True)
+        short = "".join(letter if letter.isalnum() else "-" for letter in name)
+        shutil.copy(self._folder / "truth.jsonl", keep / f"{self._load.tokens_per_s:.0f}-{short}-{seed}.jsonl")
+
+
+def _sample(found: Measured) -> Sample:
+    truth = found.truth.four()
+    response = found.said.response.errors(truth) if found.said.response else {}
+    return {
+        **found.said.four.errors(truth),
+        **{f"response_{name}": error for name, error in response.items()},
+        **{f"true_{name}": getattr(truth, name) for name in Four.__slots__},
+        "made": found.truth.tokens_per_s(),
+        "late": found.truth.late_p99(),
+    }
+
+
+def _row(load: str, name: str, samples: Samples) -> Row:
+    truth = spread(series(samples, OURS, f"true_{name}"))
+    ours = _errors(series(samples, OURS, name))
+    peers = {side: f"{side} {_signed(series(samples, side, name))}" for side in samples if side != OURS}
+    if f"response_{name}" in samples[STOCK][0]:
+        peers[_RESPONSE] = f"{_RESPONSE} {_signed(series(samples, STOCK, f'response_{name}'))}"
+    return Row(
+        f"{load}: {_TITLES[name]}, truth {1000 * truth.median:,.1f} ms",
+        _signed(series(samples, OURS, name)),
+        "\n".join(peers.values()),
+        "-",
+        f"<= {BAR:.0%}",
+        ours.median <= BAR,
+        ours,
+    )
+
+
+def _errors(signed: Sequence[float]) -> Spread:
+    return spread([abs(error) for error in signed])
+
+
+def _signed(errors: Sequence[float]) -> str:
+    """Median and range, with their signs."""
+    found = spread(errors)
+    return f"{found.median:+.1%} ({found.low:+.1%} to {found.high:+.1%})"
+
+
+def _made(samples: Mapping[str, Sequence[Sample]]) -> str:
+    """The load that each side really made, and how late the server was at that."""
+    each = (
+        f"{name} {spread(series(samples, name, 'made')).median:,.0f}/s, "
+        f"server {1000 * spread(series(samples, name, 'late')).high:.1f} ms late"
+        for name in samples
+    )
+    return "; ".join(each) + " (p99 by its script, the worst round)"

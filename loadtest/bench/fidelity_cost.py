@@ -1,0 +1,58 @@
+"""What a token costs a client: the tokens that it reads for each second of CPU, with all its processes.
+
+Each client is given the same streams, closed loop, and asks again at once. `followed`: so many streams, each at its own
+pace, that most tokens come alone. `flooded`: the server writes as fast as it can, a token to each stream in turn, so
+that a client finds several of a stream whenever it looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from rich.progress import Progress
+
+from loadtest.bench.client import BenchError
+from loadtest.bench.fidelity_script import Script
+from loadtest.bench.fidelity_sides import Load, Ours, Side, Stock, measured
+from loadtest.bench.rounds import Measure, Sample, Samples, interleave, ratios, series, spread
+from loadtest.bench.table import Row, at_least
+
+BAR = 3.0
+OURS, PEER, FAST = "ours", "HttpUser", "FastHttpUser"
+SIDES: Mapping[str, Side] = {OURS: Ours(closed=True), PEER: Stock("Reading"), FAST: Stock("FastReading")}
+#: What a request costs is spread over so many.
+_TOKENS = 256
+
+
+def loads(seconds: float, tokens_per_s: float) -> dict[str, Load]:
+    """As many streams in both."""
+    paced = Load(tokens_per_s, Script(tokens=_TOKENS), seconds)
+    return {"followed": paced, "flooded": Load(tokens_per_s, Script(tokens=_TOKENS, flood=True), seconds)}
+
+
+async def rows(load: Load, name: str, rounds: int, folder: Path, progress: Progress | None) -> list[Row]:
+    """Ours against the one that people write, with the bar, and against the fast one, which only informs."""
+    sides: dict[str, Measure] = {side: partial(_sample, made, load, folder) for side, made in SIDES.items()}
+    samples = await interleave(sides, rounds, progress, warm_up=False)
+    title = f"tokens per second of CPU, {name}"
+    return [_row(title, samples, PEER, BAR), _row(title, samples, FAST, None)]
+
+
+async def _sample(side: Side, load: Load, folder: Path) -> Sample:
+    used = (await measured(side, load, folder)).used
+    if not used.cpu_s:
+        raise BenchError("the client was over before its CPU could be read")
+    return {"per_cpu_s": used.per_cpu_s, "share": used.cpu_s / used.seconds, "per_s": used.tokens / used.seconds}
+
+
+def _row(title: str, samples: Samples, peer: str, bar: float | None) -> Row:
+    ours, theirs = (series(samples, side, "per_cpu_s") for side in (OURS, peer))
+    return at_least(title, _said(samples, OURS), f"{peer}: {_said(samples, peer)}", ratios(ours, theirs), bar)
+
+
+def _said(samples: Samples, side: str) -> str:
+    found = {name: spread(series(samples, side, name)).median for name in ("per_cpu_s", "share", "per_s")}
+    each = 1e6 / found["per_cpu_s"]
+    return f"{found['per_cpu_s']:,.0f} ({each:.1f} us each; {found['per_s']:,.0f}/s at {found['share']:.0%} of a core)"
