@@ -27,6 +27,9 @@ _NOT_CONNECTED = 2
 _UNKNOWN_INDEX = 100
 _NOT_LOADED = 101
 
+#: How often an index is loaded for one call: one more than it can be unloaded meanwhile (dense, sparse).
+_LOADS = 3
+
 #: pymilvus repeats a failed call up to 75 times; once, over a fresh connection, is what we want before saying so.
 ONCE = {"retry_times": 1}
 #: Channels of one process share their connections, and with them the waiting time after a failed attempt, unless told
@@ -78,19 +81,22 @@ class Connection:
         limit_s: float | None = None,
         refusal: type[Exception] | None = None,
     ) -> _T:
-        """One call in its time limit, and once more after loading an index that a restarted server has not loaded.
+        """One call in its time limit, and again after loading an index that is not loaded.
+
+        A restarted server has not loaded it; the embedded one also unloads it for each of its indexes it makes.
 
         With `refusal`, what Milvus understood and does not do is raised as that.
         """
         limit = limit_s or self._settings.milvus_timeout_s
         async with self.errors(index, limit, refusal), asyncio.timeout(limit):
             client = await self._connected()
-            try:
-                return await operation(client)
-            except MilvusException as error:
-                if not index or error.code != _NOT_LOADED:
-                    raise
-            await client.load_collection(index, **ONCE)
+            for _ in range(_LOADS):
+                try:
+                    return await operation(client)
+                except MilvusException as error:
+                    if not index or error.code != _NOT_LOADED:
+                        raise
+                await client.load_collection(index, **ONCE)
             return await operation(client)
 
     async def write(
