@@ -73,7 +73,8 @@ class Sweeping:
         quiet = self._learned()
         self._search = self._begun()
         while (level := self._search.next()) is not None:
-            if time.monotonic() - began + self.plan.duration_s + self._around_s > self.plan.budget_s:
+            needed_s = self.plan.duration_s + self._around_s
+            if self.study.runs and time.monotonic() - began + needed_s > self.plan.budget_s:
                 self.ended = f"the time was over (--max-minutes {self.plan.budget_s / 60:g})"
                 return
             try:

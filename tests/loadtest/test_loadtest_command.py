@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 PLACES = Places(16, 0.3)
 KEY = "sk-never-to-be-seen"
 #: The client may have been the limit on a busy machine; these tests are not about that.
-MET, MISSED, WRONG, VOID, INTERRUPTED = 0, 1, 2, 4, 130
+MET, MISSED, WRONG, UNSURE, VOID, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,29 @@ def _asking(process: subprocess.Popen[str]) -> list[psutil.Process]:
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.1)
     raise AssertionError("no worker was started")
+
+
+def test_a_sweep_that_has_no_time_says_what_it_knows(url: str, tmp_path: Path) -> None:
+    """Its best so far, that it is not sure, and the evidence; as a study with a report."""
+    slo = tmp_path / "slo.toml"
+    slo.write_text("ttft_p95_s = 1.0\n")
+    done = loadtest(
+        *("sweep", url, "--plain", "--from", "10", "--duration", "2", "--max-minutes", "0.1", "--seed", "7"),
+        *("--slo", str(slo), "--out", str(tmp_path), "--json"),
+    )
+    assert done.returncode in (UNSURE, VOID, MISSED), done.stderr
+    study = Study.load(tmp_path / "result.json")
+    assert study.kind == "sweep"
+    assert study.found == json.loads(done.stdout)["found"]
+    assert study.found is not None
+    assert not study.found["sure"]
+    assert study.settings["arrivals"] == "poisson:RATE"
+    assert study.settings["from"] == 10
+    assert study.runs[0].load["arrivals"] == "poisson:10"
+    if not study.runs[0].void:
+        assert study.found["rate"] >= 10
+        assert "the time was over (--max-minutes 0.1)" in done.stderr
+    assert (tmp_path / "report.html").exists()
 
 
 def _p95_s(rate: float) -> float:
