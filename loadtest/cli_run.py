@@ -80,6 +80,8 @@ def _load(arrivals: str | None, users: int | None) -> Mapping[str, Any]:
 
 def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     """The exit code. Raises AnchorageError, typer.BadParameter."""
+    from rich.markup import escape
+
     from loadtest import cli_study
     from loadtest.figures import figures
     from loadtest.live import LiveView
@@ -107,7 +109,7 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     found = figures(held, objectives)
     verdict = judge(objectives, held, found)
     show_run(found, verdict, live.console)
-    live.say(f"report: {files[1]}")
+    live.say(f"report: {escape(str(files[1]))}")
     if given["as_json"]:
         cli_study.say_json({"verdict": verdict.as_json(), "figures": found.as_json()}, files)
     return cli_study.VOID if verdict.void else int(not verdict.met)

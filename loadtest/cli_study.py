@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 import typer
+from rich.markup import escape
 
 from loadtest import load_options, machine
 from loadtest.live import LiveView
@@ -139,7 +140,7 @@ class Loading:
             image=where.image,
             api_key=self.target.api_key,
             keep=where.keep,
-            on_state=self.live.say,
+            on_state=lambda state: self.live.say(escape(state)),
         )
 
 

@@ -95,6 +95,8 @@ def sweep(
 
 def _swept(given: Mapping[str, Any]) -> int:
     """The exit code. Raises AnchorageError, typer.BadParameter."""
+    from rich.markup import escape
+
     from loadtest import cli_study, sweeping
     from loadtest.live import LiveView
     from loadtest.result_table import found_line
@@ -120,7 +122,7 @@ def _swept(given: Mapping[str, Any]) -> int:
         study.slo, study.found, study.settings = objectives.as_json(), found.as_json(), sweeping.settings(plan)
         files = cli_study.kept(loading.finished(study, work.first, seen), given["out"])
     live.say(found_line(found))
-    live.say(f"report: {files[1]}")
+    live.say(f"report: {escape(str(files[1]))}")
     if given["as_json"]:
         cli_study.say_json({"found": found.as_json()}, files)
     if interrupted:

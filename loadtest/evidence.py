@@ -36,8 +36,7 @@ def outcome(slo: Slo, runs: Sequence[Run]) -> Outcome:
     if not found:
         return Outcome(-_FARTHEST, 1.0, growing)
     binding, (excess, spread) = max(found, key=lambda each: _chance(*each[1]))
-    name = binding.name if not growing else "the line grew"
-    return Outcome(excess, spread, growing, binding=name)
+    return Outcome(excess, spread, growing, binding=binding.metric.title)
 
 
 def searchable(slo: Slo) -> list[Objective]:

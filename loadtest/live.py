@@ -34,6 +34,7 @@ class LiveView:
         self._said_s = 0.0
 
     def say(self, text: str) -> None:
+        """A line, in rich's markup."""
         self.console.print(text)
 
     @contextmanager
@@ -41,7 +42,7 @@ class LiveView:
         """Until the block is left, `update` shows how the level goes."""
         self._title, self._duration_s, self._said_s = title, duration_s, 0.0
         if not self.console.is_terminal:
-            self.say(f"{title} for {duration_s:g} s")
+            self.say(f"{escape(title)} for {duration_s:g} s")
             yield
             return
         with Live(console=self.console, transient=True, auto_refresh=False) as self._live:

@@ -274,8 +274,9 @@ class Sweep:
             said.append(f"{self._rate(best):g} requests a second {held}")
         if above is not None:
             outcome = self._places[above].outcome
-            what = (outcome.binding if outcome else "") or "the objectives"
-            said.append(f"{self._rate(above):g} did not keep {what}")
+            grew = outcome is not None and outcome.growing
+            what = (outcome.binding if outcome else "") or "an objective"
+            said.append(f"at {self._rate(above):g} {'the line grew' if grew else f'{what} was beyond its bound'}")
         elif best is not None and best >= self._highest:
             said.append("nothing above was allowed")
         if self._void_at is not None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.markup import escape
+
 from loadtest import evidence
 from loadtest.cli_study import Loading
 from loadtest.figures import figures
@@ -132,7 +134,7 @@ class Sweeping:
         outcome = evidence.outcome(self.slo, [self.study.runs[number] for number in (*level.pool, level.number)])
         assert self._search is not None
         self._search.take(outcome)
-        live.say(f"  {level.rate:8g}/s  {_said(outcome, self.study.runs[-1])}")
+        live.say(f"  {level.rate:8g}/s  {escape(_said(outcome, self.study.runs[-1]))}")
 
     def _rest(self, quiet: Quiet | None) -> None:
         """What the last level left in its queue must not be felt by the next."""
