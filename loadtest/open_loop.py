@@ -6,6 +6,7 @@ Nothing here holds a request back: each has a greenlet of its own, and there is 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -46,21 +47,29 @@ class OpenLoop:
         self._ask = ask
         self._perform = perform
         self._under_way = Group()
+        #: When the next is due, and after when none is started any more (of `time.monotonic`).
+        self._due, self._last = zero, math.inf
         self._failed = greenlet_exception_logger(logging.getLogger(__name__))
         self._dispatcher = gevent.spawn(self._dispatch)
         self._dispatcher.link_exception(self._failed)
 
     def _dispatch(self) -> None:
         for number, at_s in self._schedule:
+            self._due = self._zero + at_s
+            if self._due > self._last:
+                return
             ask = self._ask(number)  # before the wait, so that it makes nobody late
-            self._alarm.sleep_until(self._zero + at_s)
+            self._alarm.sleep_until(self._due)
             self._under_way.spawn(self._perform, ask, at_s).link_exception(self._failed)
 
     def end(self) -> None:
-        """Nothing more is started."""
-        self._dispatcher.kill()
+        """Nothing more is started but what was due by now: a client that was late must not forget whom it let wait."""
+        self._last = time.monotonic()
+        if self._due > self._last:
+            self._dispatcher.kill()
 
     def drain(self, until: float) -> None:
         """Waits for those under way until that moment (of `time.monotonic`), then ends them."""
-        self._under_way.join(timeout=max(0.0, until - time.monotonic()))
-        self._under_way.kill()
+        for each in (self._dispatcher, self._under_way):
+            each.join(timeout=max(0.0, until - time.monotonic()))
+            each.kill()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from statistics import median
 
@@ -10,7 +12,7 @@ import pytest
 
 from loadtest.arrivals import parse
 from loadtest.histogram import Times
-from tests.loadtest.locusts import Server, headless, serving
+from tests.loadtest.locusts import Server, headless, locust, serving, until
 
 RATE, DURATION_S = 20.0, 15.0
 FROZEN_AT_S, FROZEN_S = 4.0, 5.0
@@ -77,6 +79,23 @@ async def test_no_request_waits_for_another(tmp_path: Path) -> None:
     )
     assert max(line["in_flight"] for line in done.progress) == len(expected)
     assert {"warm-up", "measuring", "draining"} <= {line["phase"] for line in done.progress}
+
+
+async def test_whoever_was_due_while_the_load_tester_stood_still_is_not_forgotten(tmp_path: Path) -> None:
+    """It stops in the middle, and goes on when the time is over: all are asked, late; and the run is void."""
+    options = ("--arrivals", "constant:100", "--run-time", "3", "--result", str(tmp_path / "result.json"))
+    async with (
+        serving(Server()) as server,
+        locust("--headless", "--only-summary", "--host", server.url, *options, folder=tmp_path) as running,
+    ):
+        await until(lambda: len(server.asked) > 100)
+        os.killpg(running.process.pid, signal.SIGSTOP)
+        await asyncio.sleep(3.0)
+        os.killpg(running.process.pid, signal.SIGCONT)
+        done = await running.ended()
+    assert len(server.asked) == 300
+    assert [record.at_s for record in done.run.measured()] == pytest.approx([at / 100 for at in range(300)])
+    assert done.code == 4
 
 
 async def test_the_result_says_what_was_asked_of_whom(tmp_path: Path) -> None:
