@@ -15,11 +15,14 @@ import gevent.socket
 import gevent.ssl
 from gevent.monkey import get_original
 
-from loadtest.failures import Failure, of_connecting
+from loadtest.failures import Failure, Overdue, of_connecting
 from loadtest.reply import Reply
 from loadtest.target import Target
 from loadtest.transfer import SO_TIMESTAMPNS, Clock, Transfer
 
+#: A connection may be closed while a request is on its way to it: that is heard of within a round trip, wherever the
+#: server is. What breaks later broke over the request.
+_RACE_S = 0.5
 #: Somebody ended the greenlet that waits.
 Killed = gevent.GreenletExit
 _POLLIN = 1
@@ -36,35 +39,36 @@ class Connections:
     def send(self, request: bytes, reply: Reply, clock: Clock, until: float) -> None:
         """Sends it and has `reply` read what comes, at most `until` on the clock. Raises Failure.
 
-        A connection that was kept may have been closed by the server meanwhile, before it saw the request: if not a
-        byte of a response came on it, the request is sent once more, on a new one (RFC 9110, 9.2.2).
+        A connection that was kept may have been closed by the server meanwhile, before it saw the request: if that is
+        so at once, without a byte of a response, the request is sent once more, on a new one (RFC 9110, 9.2.2).
         """
         kept = self._kept()
-        if kept is not None and self._transferred(kept, Transfer(kept, request, reply, clock), until, again=True):
-            return
+        if kept is not None:
+            transfer, sent = Transfer(kept, request, reply, clock), clock()
+            try:
+                self._run(kept, transfer, until)
+                return
+            except Failure as failure:
+                if transfer.received or failure.kind not in ("reset", "cut") or clock() - sent > _RACE_S:
+                    raise
         fresh = self._connected(until - clock())
-        self._transferred(fresh, Transfer(fresh, request, reply, clock), until, again=False)
+        self._run(fresh, Transfer(fresh, request, reply, clock), until)
 
     def close(self) -> None:
         """Closes those that nobody uses."""
         while self._idle:
             self._idle.pop().close()
 
-    def _transferred(self, connection: Any, transfer: Transfer, until: float, *, again: bool) -> bool:
-        """False: nothing came, and it may be tried `again`. Raises Failure."""
+    def _run(self, connection: Any, transfer: Transfer, until: float) -> None:
+        """Raises Failure."""
         try:
             transfer.run(self._target.limits.stall_s, until)
-        except Failure as failure:
-            if again and transfer.received == 0 and failure.kind in ("reset", "cut"):
-                return False
-            raise
         finally:
             # A kill (GreenletExit) comes through here, too.
             if transfer.reusable:
                 self._idle.append(connection)
             else:
                 connection.close()
-        return True
 
     def _kept(self) -> Any | None:
         """The one that was used last, of those that are still good."""
@@ -77,8 +81,10 @@ class Connections:
 
     def _connected(self, left_s: float) -> Any:
         """A new one. Raises Failure."""
+        if left_s <= 0:
+            raise Overdue
         allowed = min(self._target.limits.connect_s, left_s)
-        limit = gevent.Timeout(max(0.0, allowed))
+        limit = gevent.Timeout(allowed)
         try:
             with limit:
                 return self._opened(allowed)

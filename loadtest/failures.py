@@ -26,6 +26,13 @@ class Broken(Failure):
         super().__init__("broken_stream", message)
 
 
+class Overdue(Failure):
+    """Its user has given up."""
+
+    def __init__(self) -> None:
+        super().__init__("timeout", "it took longer than allowed in all")
+
+
 def shortened(message: str) -> str:
     """One line of at most 200 characters."""
     line = " ".join(message.split())

@@ -277,10 +277,9 @@ def _seconds(value: str | None) -> float | None:
     """Seconds, or a date (RFC 9110, 10.2.3); None for anything else."""
     if value is None:
         return None
-    if value.strip().isdecimal():
-        return float(value)
     try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
+        if value.strip().isdecimal():
+            return float(int(value))
+        return max(0.0, (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())

@@ -18,7 +18,7 @@ from gevent import get_hub
 from gevent.event import Event
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from loadtest.failures import Broken, Failure, of_transfer
+from loadtest.failures import Broken, Failure, Overdue, of_transfer
 from loadtest.reply import Reply
 
 Clock: TypeAlias = Callable[[], float]
@@ -106,7 +106,7 @@ class Transfer:
         elif self._reply.settled:
             self._stop()
         elif self._clock() >= self._until:
-            raise Failure("timeout", "it took longer than allowed in all")
+            raise Overdue
         else:
             raise Failure("stalled", f"not a byte {'more' if self.received else 'came'} within {self._stall_s:.3g} s")
 

@@ -24,7 +24,9 @@ from tests.loadtest.faulty import (
     answer,
     close,
     faulty,
+    reset,
     said,
+    silence,
     stream,
     text,
 )
@@ -139,6 +141,55 @@ async def test_a_connection_that_was_closed_meanwhile_is_no_error() -> None:
     assert sum(path.startswith("POST /hangs-up/") for path, _ in server.seen) == 7
     assert gone["error"] == "cut"
     assert sum(path.startswith("POST /gone/") for path, _ in server.seen) == 1
+
+
+async def test_a_connection_that_breaks_over_a_request_is_an_error() -> None:
+    """A server that dies while it thinks is not asked again on the sly, though its connection was an old one."""
+    known: set[asyncio.StreamWriter] = set()
+
+    async def dies(writer: asyncio.StreamWriter) -> None:
+        """Over the second request of a connection."""
+        if writer in known:
+            await asyncio.sleep(0.7)
+        await (reset if writer in known else said(stream(*GOOD)))(writer)
+        known.add(writer)
+
+    async with faulty({"dies": dies}) as server:
+        [records] = await performed(job(server.url("dies"), times=3, pause_s=0.01))
+    assert [record["error"] for record in records] == [None, "reset", None]
+    assert records[1]["total_s"] > 0.7
+    assert len(server.seen) == 3
+
+
+async def test_an_upload_lasts_until_it_failed() -> None:
+    """Not until the server last said that it is not done yet."""
+
+    async def queues(writer: asyncio.StreamWriter) -> None:
+        await said(answer("202 Accepted", b'{"status": "queued", "id": "x"}'))(writer)
+        await silence(writer)
+
+    upload = {"task": "upload", "collection": "c"}
+    async with faulty({"queues": queues}) as server:
+        [stalled], [killed] = await performed(
+            job(server.url("queues"), ask=upload), job(server.url("queues"), ask=upload, kill_s=0.2)
+        )
+    assert (stalled["error"], killed["error"]) == ("stalled", "unfinished")
+    assert (stalled["total_s"] > 1.0, killed["total_s"] > 0.1) == (True, True)
+
+
+async def test_a_user_without_patience_is_an_error() -> None:
+    """Who gives up before a connection could be opened has waited in vain like others."""
+    async with faulty() as server:
+        record = await one(job(server.url("good"), limits={"connect_s": 1, "stall_s": 1, "timeout_s": 1e-9}))
+    assert record["error"] == "timeout"
+
+
+@pytest.mark.parametrize("when", ["Fri, 31 Dec 9999 23:59:59 -2300", "Wed, 21 Oct 99999999999 07:28:00 GMT", "9" * 400])
+async def test_a_server_may_say_any_time_to_come_back(when: str) -> None:
+    """One that no clock knows is none."""
+    async with faulty({"later": said(answer("503 No", b"{}", f"retry-after: {when}"))}) as server:
+        record = await one(job(server.url("later")))
+    assert (record["error"], record["retry_after_s"]) == ("http_503", None)
 
 
 async def test_a_target_is_waited_for_and_asked_for_its_model(nobody: int) -> None:
