@@ -101,9 +101,9 @@ async def recall(chunks: int, questions: int, progress: Progress) -> Result:
 
 
 async def fidelity(rounds: int, keep: Path | None, progress: Progress, *, peers: bool, quick: bool) -> Result:
-    if quick:
-        return await _fidelity.measure((1_000.0,), 4.0, 1, progress, peers=peers, keep=keep)
-    return await _fidelity.measure(_fidelity.TOKENS_PER_S, 20.0, rounds, progress, peers=peers, keep=keep)
+    sides = await _fidelity.sides(peers=peers)
+    size = _fidelity.QUICK if quick else _fidelity.Size(rounds=rounds)
+    return await _fidelity.measure(size, progress, sides=sides, keep=keep)
 
 
 async def memory(requests: int, progress: Progress) -> Result:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from loadtest.bench.rounds import Measure, Sample, Samples, Spread, interleave, 
 from loadtest.bench.table import Result, Row
 
 BAR = 0.05
-TOKENS_PER_S = (500.0, 1_000.0, 2_000.0)
 OURS, STOCK, FAST, GUIDELLM = "ours", "HttpUser, own code", "FastHttpUser.iter_lines", "GuideLLM"
 #: What stock locust shows for each request with `stream=True`.
 _RESPONSE = "HttpUser's response time"
@@ -36,29 +35,49 @@ _TITLES = {
     "gap_p50": "gap p50",
     "gap_p99": "gap p99",
 }
-#: Of the load at which tokens are counted per second of CPU.
-_COST_TOKENS_PER_S = 2_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured. `seconds` each tool makes each load in each round."""
+
+    rounds: int
+    tokens_per_s: Sequence[float] = (500.0, 1_000.0, 2_000.0)
+    seconds: float = 20.0
+    costs: Sequence[str] = cost.NAMES
+
+
+QUICK = Size(1, (1_000.0,), 3.0, (cost.FLOODED,))
 
 
 async def measure(
-    loads: Sequence[float], seconds: float, rounds: int, progress: Progress | None, *, peers: bool, keep: Path | None
+    size: Size, progress: Progress | None, *, sides: Mapping[str, Side], keep: Path | None = None
 ) -> Result:
-    """`keep`: a folder for the logs of what was written. Without `peers` GuideLLM is left out."""
-    sides: dict[str, Side] = {OURS: Ours(), STOCK: Stock("Measuring"), FAST: Stock("FastMeasuring")}
-    if peers:
-        sides[GUIDELLM] = Guidellm(await interpreter("guidellm"))
+    """`keep`: a folder for the logs of what was written. `sides` has ours and stock locust at least."""
     rows, notes = [], []
     with tempfile.TemporaryDirectory(prefix="anchorage-bench-") as made:
         folder = Path(made)
-        for tokens_per_s in loads:
-            told = _Told(Load(tokens_per_s, Script(), seconds), folder, keep)
+        for tokens_per_s in size.tokens_per_s:
+            title, told = (
+                f"{tokens_per_s:,.0f} tokens/s",
+                _Told(Load(tokens_per_s, Script(), size.seconds), folder, keep),
+            )
             measures: dict[str, Measure] = {name: partial(told.sample, name, side) for name, side in sides.items()}
-            samples = await interleave(measures, rounds, progress, warm_up=False)
-            rows += [_row(f"{tokens_per_s:,.0f} tokens/s", name, samples) for name in _TITLES]
-            notes.append(f"{tokens_per_s:,.0f} tokens/s: {_made(samples)}")
-        for name, load in cost.loads(seconds, _COST_TOKENS_PER_S).items():
-            rows += await cost.rows(load, name, rounds, folder, progress)
+            samples = await interleave(measures, size.rounds, progress, warm_up=False)
+            rows += judged(title, samples)
+            notes.append(f"{title}: {_made(samples)}")
+        for name, load in cost.loads(size.seconds).items():
+            if name in size.costs:
+                rows += await cost.rows(load, name, size.rounds, folder, progress)
     return Result(rows, [*notes, *_NOTES])
+
+
+async def sides(*, peers: bool) -> dict[str, Side]:
+    """GuideLLM is installed first; without `peers` only ours and what people write on stock locust."""
+    found: dict[str, Side] = {OURS: Ours(), STOCK: Stock("Measuring")}
+    return (
+        {**found, FAST: Stock("FastMeasuring"), GUIDELLM: Guidellm(await interpreter("guidellm"))} if peers else found
+    )
 
 
 _NOTES = (
@@ -104,6 +123,11 @@ def _sample(found: Measured) -> Sample:
         "made": found.truth.tokens_per_s(),
         "late": found.truth.late_p99(),
     }
+
+
+def judged(title: str, samples: Samples) -> list[Row]:
+    """A row for each of the four."""
+    return [_row(title, name, samples) for name in _TITLES]
 
 
 def _row(load: str, name: str, samples: Samples) -> Row:

@@ -7,6 +7,7 @@ that a client finds several of a stream whenever it looks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,14 +23,21 @@ from loadtest.bench.table import Row, at_least
 BAR = 3.0
 OURS, PEER, FAST = "ours", "HttpUser", "FastHttpUser"
 SIDES: Mapping[str, Side] = {OURS: Ours(closed=True), PEER: Stock("Reading"), FAST: Stock("FastReading")}
+FOLLOWED, FLOODED = NAMES = ("followed", "flooded")
+#: As much as a stock `HttpUser` can follow on one core, about.
+TOKENS_PER_S = 16_000.0
 #: What a request costs is spread over so many.
-_TOKENS = 256
+_TOKENS = 128
+#: Streams that are flooded.
+_STREAMS = 32
 
 
-def loads(seconds: float, tokens_per_s: float) -> dict[str, Load]:
-    """As many streams in both."""
-    paced = Load(tokens_per_s, Script(tokens=_TOKENS), seconds)
-    return {"followed": paced, "flooded": Load(tokens_per_s, Script(tokens=_TOKENS, flood=True), seconds)}
+def loads(seconds: float) -> dict[str, Load]:
+    flood = Script(tokens=_TOKENS, flood=True)
+    return {
+        FOLLOWED: Load(TOKENS_PER_S, Script(tokens=_TOKENS), seconds),
+        FLOODED: Load(_STREAMS * _TOKENS / flood.answer_s(), flood, seconds),
+    }
 
 
 async def rows(load: Load, name: str, rounds: int, folder: Path, progress: Progress | None) -> list[Row]:
@@ -41,7 +49,7 @@ async def rows(load: Load, name: str, rounds: int, folder: Path, progress: Progr
 
 
 async def _sample(side: Side, load: Load, folder: Path) -> Sample:
-    used = (await measured(side, load, folder)).used
+    used = (await measured(side, load, folder, math.inf)).used
     if not used.cpu_s:
         raise BenchError("the client was over before its CPU could be read")
     return {"per_cpu_s": used.per_cpu_s, "share": used.cpu_s / used.seconds, "per_s": used.tokens / used.seconds}

@@ -159,7 +159,7 @@ class Guidellm:
         return Said(Four(*(told[name] / 1000 for name in names)), int(told["requests"]), int(told["tokens"]))
 
 
-async def measured(side: Side, load: Load, folder: Path) -> Measured:
+async def measured(side: Side, load: Load, folder: Path, late_limit_s: float = LATE_LIMIT_S) -> Measured:
     """Raises BenchError when the tool did not see every token, VoidRound when the server was late."""
     found = folder / "found.json"
     found.unlink(missing_ok=True)
@@ -170,6 +170,6 @@ async def measured(side: Side, load: Load, folder: Path) -> Measured:
         raise BenchError(
             f"{said.requests} answers and {said.tokens} tokens were seen, {len(truth.firsts)} and {truth.tokens} sent"
         )
-    if not load.script.flood and truth.late_p99() > LATE_LIMIT_S:
+    if not load.script.flood and truth.late_p99() > late_limit_s:
         raise VoidRound(f"the server was {1000 * truth.late_p99():.1f} ms late (p99)")
     return Measured(said, truth, used)
