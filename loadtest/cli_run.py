@@ -87,7 +87,7 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     from loadtest.live import LiveView
     from loadtest.result_table import show_run
     from loadtest.run import Study
-    from loadtest.running import ending_signals
+    from loadtest.running import Interrupted, ending_signals
     from loadtest.slo import judge
 
     objectives = cli_study.slo_of(given["slo"])
@@ -95,13 +95,16 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     loading = cli_study.loading_of(given, live)
     duration_s, warmup_s = given["duration"], cli_study.warmup_of(given["duration"], given["warmup_s"])
     title = load.get("arrivals") or f"{load['users']} users"
+    seen, ended = None, False
     try:
         with ending_signals():
             loading.check()
             with loading.watched() as seen:
                 made = loading.level(title, load, duration_s=duration_s, warmup_s=warmup_s, seed=given["seed"])
+    except Interrupted as early:
+        made, ended = early.study, True
     except KeyboardInterrupt:
-        live.say("ended; nothing was kept")
+        live.say("ended; nothing was measured yet")
         return cli_study.INTERRUPTED
     study = loading.finished(Study(made.runs, slo=objectives.as_json()), made, seen)
     files = cli_study.kept(study, given["out"])
@@ -112,4 +115,7 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     live.say(f"report: {escape(str(files[1]))}")
     if given["as_json"]:
         cli_study.say_json({"verdict": verdict.as_json(), "figures": found.as_json()}, files)
+    if ended:
+        live.say(f"ended after {held.duration_s:.0f} of {duration_s} s")
+        return cli_study.INTERRUPTED
     return cli_study.VOID if verdict.void else int(not verdict.met)

@@ -26,7 +26,7 @@ from serving.errors import AnchorageError, ConfigurationError
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 #: Makes one level: arguments of `python -m loadtest.locustfile`, and who is told each second how it goes. Blocking;
-#: raises AnchorageError. Ctrl-C ends it in order, and is raised on.
+#: raises AnchorageError. Ctrl-C ends it in order, and is raised on; as Interrupted where there is a result by then.
 LevelRunner: TypeAlias = Callable[[Sequence[str], OnProgress], Study]
 
 #: Locust's own exit code for a command line that it does not understand.
@@ -43,6 +43,14 @@ _LAST_LINES = 8
 
 class NoResult(AnchorageError):
     """The load tester ended, or had to be ended, without one; the message has its last words."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody ended a level before its time. `study`: what was measured by then."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,13 @@ class LocalRuns:
                 *([f"--processes={self.processes}"] if self.processes > 1 else []),
             ]
             deadline = time.monotonic() + _held_s(arguments) + self.ready_s + _DRAIN_S + _SPARE_S
-            with (place / "log").open("wb") as log:
-                code = _followed(command, log.fileno(), place / "progress.jsonl", deadline, on_progress)
+            try:
+                with (place / "log").open("wb") as log:
+                    code = _followed(command, log.fileno(), place / "progress.jsonl", deadline, on_progress)
+            except KeyboardInterrupt:
+                if (place / "result.json").exists():
+                    raise Interrupted(Study.load(place / "result.json")) from None
+                raise
             return _result(place, code)
 
 

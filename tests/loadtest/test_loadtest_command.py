@@ -156,6 +156,42 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
         check_installed()
 
 
+def test_what_was_measured_before_ctrl_c_is_kept(url: str, tmp_path: Path) -> None:
+    """A result and a report of the load that was really held; the exit code says that it was not all of it."""
+    asked = ("--arrivals", "constant:10", "--duration", "600", "--warmup-s", "0")
+    process = subprocess.Popen(
+        command("run", url, "--plain", *asked, "--out", str(tmp_path / "found")),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _until_answers(process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED, said
+    (held,) = Study.load(tmp_path / "found" / "result.json").runs
+    assert 1 <= held.duration_s < 120
+    assert len(held.records) == pytest.approx(10 * held.duration_s, abs=15)
+    assert (tmp_path / "found" / "report.html").exists()
+
+
+def _until_answers(process: subprocess.Popen[str]) -> None:
+    """The load tester has some of them, by what it says each second."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        for below in psutil.Process(process.pid).children():
+            lines = [Path(one.partition("=")[2]) for one in below.cmdline() if one.startswith("--progress=")]
+            if lines and lines[0].exists() and any(json.loads(one)["done"] >= 20 for one in lines[0].open()):
+                return
+        time.sleep(0.2)
+    raise AssertionError("nothing was answered")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ended_by_hand_it_leaves_no_process(number: signal.Signals, url: str, tmp_path: Path) -> None:
     """Ctrl-C in the middle of the load: it ends soon, and everything that it started ends with it."""
