@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ SCHEMA = 1
 _COLUMNS = tuple(each.name for each in dataclasses.fields(Record) if each.name != "gaps_s")
 #: Windows of gaps, seconds.
 WINDOW_S = 1.0
+#: So many windows are ready to count; those that nothing came to for longest are folded. Or an hour would take 700 MB.
+_MOST_OPEN = 100
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Run:
     #: What is worth to know at a moment: {"t_s": 12.5, "what": "replica lost", "detail": "…"}.
     events: list[Mapping[str, Any]] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
+    _open: OrderedDict[int, Times] = field(default_factory=OrderedDict, repr=False, compare=False)
 
     @property
     def rate(self) -> float | None:
@@ -79,11 +83,21 @@ class Run:
     def add(self, record: Record) -> None:
         """Takes the record and counts its gaps; `gaps_s` is emptied."""
         if record.gaps_s:
-            window = self.gaps.setdefault(int(record.at_s // WINDOW_S), Times())
+            window = self._window(int(record.at_s // WINDOW_S))
             for gap in record.gaps_s:
                 window.add(gap)
             record.gaps_s = []
         self.records.append(record)
+
+    def _window(self, number: int) -> Times:
+        times = self.gaps.get(number)
+        if times is None:
+            times = self.gaps[number] = Times()
+        self._open[number] = times
+        self._open.move_to_end(number)
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)[1].fold()
+        return times
 
     def measured(self) -> list[Record]:
         """Those that were meant to start after the warm-up, by intended start."""
@@ -187,7 +201,7 @@ class Study:
 def merged(parts: Iterable[Run]) -> Run:
     """Of processes that made one load together: the same as if one had made it. At least one part."""
     first, *rest = parts
-    whole = dataclasses.replace(first, gaps=dict(first.gaps))
+    whole = dataclasses.replace(first, gaps=dict(first.gaps), _open=OrderedDict())
     for part in rest:
         whole.records = [*whole.records, *part.records]
         whole.clients = [*whole.clients, *part.clients]
