@@ -91,6 +91,8 @@ class Conductor:
         """`refused`: why it cannot take part."""
         self._prepared.add(node)
         self._refused = self._refused or refused
+        if self._zero is not None and self._settings.arrivals is None:
+            self._gathering.join(node, self._clock())
 
     def take(self, node: str, report: Report) -> None:
         for record in report.records:

@@ -81,6 +81,13 @@ class Gathering:
         part.in_flight = report.in_flight
         part.over = part.over or report.last
 
+    def join(self, node: str, t_s: float) -> None:
+        """A process came after the start, and locust gave it users of a closed loop: they ask nothing."""
+        self.run.events.append({"t_s": max(0.0, round(t_s, 3)), "what": "load tester joined", "detail": node})
+        self.run.void.append(
+            f"{node} joined {t_s:.0f} s after the start: the users that locust gave to it asked nothing"
+        )
+
     def lose(self, node: str) -> None:
         """A process is gone, and what it had not reported with it."""
         part = self._parts[node]

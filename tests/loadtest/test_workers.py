@@ -160,6 +160,34 @@ async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
     assert 60 <= len(run.records) < 120
 
 
+async def test_a_worker_that_comes_late_makes_a_closed_loop_void(tmp_path: Path) -> None:
+    """Locust moves users to it; they were not there when all began, so they never ask, and the load is not as said."""
+    master = (
+        "--headless",
+        "--master",
+        "--expect-workers",
+        "1",
+        "--users",
+        "4",
+        "--spawn-rate",
+        "100",
+        "--every-s",
+        "0.2",
+    )
+    port = str(free_port())
+    worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+    kept = ("--run-time", "6", "--result", str(tmp_path / "result.json"))
+    async with serving(Server()) as server:
+        started = locust("--host", server.url, *master, "--master-bind-port", port, *kept, folder=tmp_path)
+        async with started as running, locust(*worker, folder=tmp_path):
+            await until(lambda: len(server.asked) > 4)
+            async with locust(*worker, folder=tmp_path):
+                done = await running.ended()
+    assert done.code == 4
+    assert [event["what"] for event in done.run.events] == ["load tester joined"]
+    assert "asked nothing" in done.run.void[0]
+
+
 def workers_of(server: Server) -> list[psutil.Process]:
     """The processes that locust forked for this server."""
     (master,) = [process for process in psutil.Process().children() if server.url in process.cmdline()]
