@@ -12,7 +12,7 @@ from loadtest.extra import check_installed
 
 
 def report(
-    result: Annotated[Path, typer.Argument(help="result.json of a run or a sweep.", exists=True, dir_okay=False)],
+    result: Annotated[Path, typer.Argument(help="result.json of a run or a sweep, or its folder.", exists=True)],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Default: report.html beside the result.", dir_okay=False)
     ] = None,
@@ -23,6 +23,7 @@ def report(
     from loadtest.report import page
     from loadtest.run import Study
 
-    path = out or result.with_name("report.html")
-    write(path, page(Study.load(result)))
+    file = result / "result.json" if result.is_dir() else result
+    path = out or file.with_name("report.html")
+    write(path, page(Study.load(file)))
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"report: {path}", markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -193,9 +194,21 @@ def loading_of(given: Mapping[str, Any], live: LiveView) -> Loading:
     from loadtest.cost import check as check_price
 
     check_price(given["gpu"], given["gpu_price"])
+    _check_place(given["out"])
     _check_workload(load_options.passed(given), given["seed"])
     target = load_options.target_of(given["url"], given["model"], api_key(), given["plain"])
     return Loading(target, load_options.passed(given), where_of(given), live)
+
+
+def _check_place(out: Path | None) -> None:
+    """Raises typer.BadParameter where nothing can be written: told before a load, not after it, or all is lost."""
+    folder = out or (_RESULTS if _RESULTS.exists() else Path())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(f"--out: nothing can be written to {folder}: {error.strerror or error}") from error
 
 
 def _check_workload(options: Mapping[str, Any], seed: int) -> None:

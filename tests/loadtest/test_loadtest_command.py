@@ -91,7 +91,7 @@ def test_a_run_is_held_judged_and_kept(url: str, tmp_path: Path) -> None:
     assert study.settings["model"] == study.target["model"] == "places"
     assert study.machine["command"].startswith("anchorage loadtest run")
     page = (out / "report.html").read_text()
-    again = loadtest("report", str(out / "result.json"), "-o", str(tmp_path / "again.html"))
+    again = loadtest("report", str(out), "-o", str(tmp_path / "again.html"))
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "again.html").read_text() == page
     kept = (out / "result.json").read_text() + page + done.stdout + done.stderr
@@ -125,6 +125,7 @@ def test_a_run_of_users_that_misses_its_objectives(url: str, tmp_path: Path) -> 
         (["run", "URL", "--plain", "--arrivals", "fish:2"], WRONG, "no such kind of arrivals"),
         (["run", "URL", "--plain", "--users", "2", "--duration", "5", "--warmup-s", "5"], WRONG, "leaves nothing"),
         (["run", "URL", "--plain", "--users", "2", "--mix", "dance=1"], WRONG, "dance"),
+        (["run", "URL", "--plain", "--users", "2", "--out", "README.md/results"], WRONG, "nothing can be written to"),
         (["run", "file:///etc", "--users", "2"], WRONG, "no URL of a server"),
         (["run", "http://me:secret@127.0.0.1:1", "--users", "2"], WRONG, "must have no user, password"),
         (["run", "http://127.0.0.1:1", "--users", "2"], MISSED, "nobody answers at http://127.0.0.1:1"),
