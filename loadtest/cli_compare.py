@@ -44,7 +44,8 @@ def compare(
 
     Intervals are by bootstrap over blocks of neighbouring requests, as those resemble each other. Loads are compared
     one by one. Exit codes: 0 nothing gated is worse; 1 something is, by more than the tolerance and more than chance
-    (5 % for all of them together); 2 the command line is wrong; 4 the results are void, or cannot be compared.
+    (5 % for all of them together); 2 the command line is wrong; 4 the results are void, or cannot be compared: also
+    where there is too little data for something that is gated, at every load.
     """
     check_installed()
     from loadtest.compare import GATE
@@ -70,7 +71,7 @@ def compare(
 def _code(found: Comparison) -> int:
     if found.failed:
         return 1
-    return 0 if found.judged else UNUSABLE
+    return 0 if found.judged and not found.unjudged else UNUSABLE
 
 
 def _study(path: Path) -> Study:
@@ -114,12 +115,13 @@ def _show(out: Console, found: Comparison, tolerance: float) -> None:
     )
     for sentence in found.failed:
         out.print(f"[bold red]worse:[/] {escape(sentence)}")
-    if not found.failed and found.judged:
+    if not any(level.gated for level in found.levels):
+        out.print("[bold red]nothing could be judged: at every load the line of A grew[/]")
+    elif not found.judged or found.unjudged:
+        what = escape(", ".join(found.unjudged)) or "anything that is gated"
+        out.print(f"[bold red]too little data to judge {what}: longer runs, or more of them, would do[/]")
+    elif not found.failed:
         out.print("[bold green]nothing that is gated is worse[/]")
-    if not found.judged:
-        out.print(
-            "[bold red]too little data to judge anything that is gated: longer runs, or more of them, would do[/]"
-        )
 
 
 def _table(level: Level, gate: Sequence[str]) -> Table:

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 from loadtest import bootstrap
 from loadtest.figures import figures
 from loadtest.metrics import Metric, metric, value
-from loadtest.run import Run, Study, merged
+from loadtest.pooled import pooled
+from loadtest.run import Run, Study
 from loadtest.slo import Slo
 from loadtest.steadiness import steady
 from loadtest.windows import Windows
@@ -69,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Level:
-    """`gated` False: the line of a grew there, so its times say how long the run was; `why` says so."""
+    """`gated` False: the line of a grew there, so its times say how long the run was; `notes` say so."""
 
     load: str
     runs: tuple[int, int]
@@ -82,14 +83,15 @@ class Level:
 class Comparison:
     """`warnings`: what makes the two less comparable. `failed`: a sentence for each gated metric that is worse.
 
-    `judged`: how many gated pairs of load and metric there was enough data for. `rates`: of two sweeps, what they
-    found, as sentences.
+    `judged`: how many gated pairs of load and metric there was enough data for; `unjudged`: titles of gated metrics
+    for which there was not, at any load. `rates`: of two sweeps, what they found, as sentences.
     """
 
     warnings: Sequence[str]
     levels: Sequence[Level]
     failed: Sequence[str]
     judged: int
+    unjudged: Sequence[str] = ()
     gate: Sequence[str] = GATE
     rates: Sequence[str] = ()
 
@@ -127,8 +129,9 @@ def compare(
         for level, row in tested
         if row.word == "gone" or (_beyond(row, tolerance) and row.chance is not None and _holm(row, tested))
     ]
-    judged = sum(row.chance is not None or row.word == "gone" for _, row in tested)
-    return Comparison(warnings, levels, failed, judged, tuple(gate), _rates(a, b))
+    told = [row.name for _, row in tested if row.chance is not None or row.word == "gone"]
+    unjudged = list(dict.fromkeys(row.title for _, row in tested if row.name not in told))
+    return Comparison(warnings, levels, failed, len(told), unjudged, tuple(gate), _rates(a, b))
 
 
 def _slo_of(study: Study) -> Slo:
@@ -246,10 +249,10 @@ def _short(what: object) -> str:
 
 
 def _level(load: str, a: Sequence[Run], b: Sequence[Run], names: Sequence[str], slo: Slo, seed: int) -> Level:
-    pooled = Windows([*a, *b], slo)
+    both = Windows([*a, *b], slo)
     ours, theirs = _values(a, names, slo), _values(b, names, slo)
     rows = [
-        _row(found, ours[name], theirs[name], bootstrap.difference(found, pooled, len(a), seed=seed))
+        _row(found, ours[name], theirs[name], bootstrap.difference(found, both, len(a), seed=seed))
         for name in names
         if (found := metric(name)) and (ours[name] is not None or theirs[name] is not None)
     ]
@@ -261,14 +264,8 @@ def _level(load: str, a: Sequence[Run], b: Sequence[Run], names: Sequence[str], 
 
 def _values(runs: Sequence[Run], names: Sequence[str], slo: Slo) -> dict[str, float | None]:
     """As everybody else shows them; of several runs, those of all their requests."""
-    whole = figures(merged(runs), slo)
-    found: dict[str, float | None] = {}
-    for name in names:
-        of = metric(name)
-        number = value(of, whole) if of else None
-        rate = of is not None and of.unit == "1/s"
-        found[name] = number / len(runs) if rate and number is not None else number
-    return found
+    whole = pooled([figures(run, slo) for run in runs])
+    return {name: value(of, whole) for name in names if (of := metric(name))}
 
 
 def _row(of: Metric, a: float | None, b: float | None, found: bootstrap.Difference | None) -> Row:

@@ -9,8 +9,8 @@ from typing import Any
 
 from loadtest.figures import Figures, figures
 from loadtest.metrics import Metric
+from loadtest.pooled import pooled
 from loadtest.report.parts import Cell, Sign
-from loadtest.report.pooled import pooled
 from loadtest.report.words import number, plural
 from loadtest.run import Run, Study
 from loadtest.slo import Judged, Slo, Verdict, judge

@@ -180,12 +180,16 @@ def test_a_figure_that_is_gone_fails() -> None:
     ]
 
 
-def test_a_load_beyond_the_capacity_of_a_is_shown_but_not_gated() -> None:
+def test_a_load_beyond_the_capacity_of_a_is_shown_but_not_gated(tmp_path: Path) -> None:
     """There the length of the run makes the times."""
     rate = 1.4 * made.System().capacity
     found = compare(made.study([rate], 1, gaps=False), made.study([rate], 2, gaps=False), shown=())
     assert (found.levels[0].gated, found.judged) == (False, 0)
     assert len(found.levels[0].notes) == 2
+    for name in "ab":
+        made.study([rate], 1, gaps=False).save(tmp_path / f"{name}.json")
+    said = ask(tmp_path / "a.json", tmp_path / "b.json")
+    assert (said.exit_code, "at every load the line of A grew" in said.output) == (4, True), said.output
 
 
 def test_what_is_not_alike_is_said_first() -> None:
@@ -201,6 +205,21 @@ def test_what_is_not_alike_is_said_first() -> None:
         "poisson:8: the runs are not equally long (60 s, 10 of them warm-up, 80 s, 10 of them warm-up)",
         "poisson:10 is only in B",
     ]
+
+
+def test_runs_of_different_lengths_count_whole() -> None:
+    """What is shown of several runs is what is resampled, also of the longer ones."""
+    import numpy as np
+
+    runs = [made.run(3.0, 1, gaps=False), made.run(9.0, 2, gaps=False, duration_s=200)]
+    for run in runs:
+        run.load = {"kind": "open", "arrivals": "trace:f", "rate": 7.0}
+    a, b = Study(runs), Study(runs[:1])
+    shown = rows(compare(a, b))
+    windows = Windows(runs, SLO)
+    for name in ("answered_rate", "total_p95_s", "errors"):
+        (again,) = windows.figure(the(name)).figure(np.ones((1, len(windows))))
+        assert shown[name].a == pytest.approx(again, rel=5e-3)
 
 
 def ask(*arguments: str | Path) -> Result:
@@ -259,6 +278,17 @@ def test_void_and_unusable_results_are_code_4(kept: Path, tmp_path: Path) -> Non
     allowed = ask(kept / "a", tmp_path / "void.json", "--allow-void")
     assert allowed.exit_code in (0, 1)
     assert "there are void runs in it" in allowed.output
+
+
+def test_a_gate_that_cannot_tell_does_not_pass(tmp_path: Path) -> None:
+    """A TTFT four times as long, and too few requests to be sure: that nothing else is worse does not help."""
+    for name, slower in (("a", 1.0), ("b", 4.0)):
+        made.study([2.0], 1, made.System(slower=slower), duration_s=40, gaps=False).save(tmp_path / f"{name}.json")
+    found = ask(tmp_path / "a.json", tmp_path / "b.json", "--gate", "ttft_p95_s,errors")
+    assert found.exit_code == 4, found.output
+    assert "too little data to judge TTFT p95" in found.output
+    assert "nothing that is gated is worse" not in found.output
+    assert ask(tmp_path / "a.json", tmp_path / "b.json", "--gate", "errors").exit_code == 0
 
 
 def test_void_runs_are_left_out_of_a_level() -> None:
