@@ -22,6 +22,7 @@ from loadtest.locust_options import Settings
 from loadtest.open_loop import OpenLoop
 from loadtest.part import Part
 from loadtest.punctual import Alarm
+from loadtest.question_file import read_questions
 from loadtest.record import Record, Task
 from loadtest.workload import Ask, Workload
 
@@ -39,6 +40,9 @@ _NAMES: Mapping[Task, str] = {
     "search": "search",
     "upload": "upload",
 }
+#: In those statistics, which keep and show each for ever: a server may say something else each time.
+_MOST_MESSAGES = 50
+_MIX = "mix"
 
 
 class Failed(Exception):
@@ -60,12 +64,13 @@ class Asking:
         self._fire = request_event.fire
         self._send = report
         self._most = 1 if at_once else MOST_RECORDS
-        self._trace = settings.arrivals.lengths if settings.arrivals else ()
-        self._questions = Workload.read(settings.workload, self._trace).questions
+        #: By task for a closed loop, whose users know what they do; by the mix for an open one.
+        self._workloads = _workloads(settings)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._records: list[Record] = []
         self._sent = itertools.count()
         self._numbers = itertools.count()
+        self._messages: set[str] = set()
         self._in_flight = 0
         self._over = False
         self._reported = Event()
@@ -78,7 +83,7 @@ class Asking:
         self._zero = zero
         self._alarm = Alarm()
         self._exchange = Exchange(replace(self.settings.target, model=part.model))
-        self._workloads = {} if self.settings.arrivals else {task: self._workload(task) for task in _NAMES}
+        self._workloads = {task: one.salted(part.salt) for task, one in self._workloads.items()}
         self._calm()
         self._alarm.sleep_until(zero)
         self._watch = ClientWatch(self._alarm, zero)
@@ -87,7 +92,7 @@ class Asking:
         if arrivals is not None:
             times = arrivals.times(part.duration_s or 0.0, self.settings.workload.seed)
             schedule = share(times, part.index, part.of)
-            self._open = OpenLoop(self._alarm, zero, schedule, self._workload("").ask, self.perform)
+            self._open = OpenLoop(self._alarm, zero, schedule, self._workloads[_MIX].ask, self.perform)
         self.begun.set()
 
     def clock(self) -> float:
@@ -141,11 +146,6 @@ class Asking:
         if self._open is not None:
             self._open.drain(time.monotonic())
 
-    def _workload(self, mix: str) -> Workload:
-        """For one task, or as the settings mix them."""
-        options = replace(self.settings.workload, salt=self._part.salt, mix=mix or self.settings.workload.mix)
-        return Workload(options, self._questions, self._trace)
-
     def _calm(self) -> None:
         gc.collect()
         gc.freeze()
@@ -163,8 +163,15 @@ class Asking:
         """In locust's own statistics: what its web page shows."""
         if record.ttft_s is not None:
             self._tell("TTFT", "first token", record.ttft_s)
-        error = Failed(f"{record.error}: {record.message}") if record.error else None
-        self._tell(record.task.upper(), _NAMES[record.task], record.total_s, error)
+        self._tell(record.task.upper(), _NAMES[record.task], record.total_s, self._failed(record))
+
+    def _failed(self, record: Record) -> Failed | None:
+        if record.error is None:
+            return None
+        said = f"{record.error}: {record.message}"
+        if len(self._messages) < _MOST_MESSAGES:
+            self._messages.add(said)
+        return Failed(said if said in self._messages else record.error)
 
     def _tell(self, kind: str, name: str, seconds: float, error: Exception | None = None) -> None:
         self._fire(
@@ -185,3 +192,11 @@ class Asking:
         records, self._records = self._records, []
         cpu, lags = self._watch.taken()
         self._send(Report(self._name, next(self._sent), records, cpu, lags, self._in_flight, last))
+
+
+def _workloads(settings: Settings) -> dict[str, Workload]:
+    """Raises ConfigurationError."""
+    if settings.arrivals is not None:
+        return {_MIX: Workload.read(settings.workload, settings.arrivals.lengths)}
+    questions = read_questions(settings.workload.questions)
+    return {task: Workload(replace(settings.workload, mix=task), questions) for task in _NAMES}

@@ -6,7 +6,8 @@ import math
 import random
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
@@ -117,12 +118,17 @@ class Workload:
         self._answer = lengths(options.answer_tokens or ANSWER_TOKENS, "--answer-tokens")
         self._document = lengths(_DOCUMENT_TOKENS, "uploads")
         self._filler = filler(options.seed)
-        self._steady = [self._draw("question", question.text) for question in questions]
 
     @classmethod
     def read(cls, options: Options, trace: Sequence[tuple[int, int]] = ()) -> Self:
         """Raises ConfigurationError. `trace`: `Arrivals.lengths`, used for what the options give no length of."""
         return cls(options, read_questions(options.questions), trace)
+
+    def salted(self, salt: str) -> Self:
+        """The same with another salt, at once: a `Workload` of many questions takes a while to make."""
+        other = copy(self)
+        other._options = replace(self._options, salt=salt)
+        return other
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -204,7 +210,7 @@ class Workload:
         """
         unique = self._options.unique
         lead = f"{self._salt(number)} " if unique else ""
-        steady = draw if unique else self._steady[place]
+        steady = draw if unique else self._draw("question", self._questions[place].text)
         if self._prompt is not None:
             tokens = self._prompt.at(steady.prompt)
         elif self._trace:

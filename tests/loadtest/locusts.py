@@ -92,6 +92,11 @@ def write_json(writer: asyncio.StreamWriter, data: object) -> None:
     writer.write(head.encode() + body)
 
 
+def write_error(writer: asyncio.StreamWriter, message: str) -> None:
+    body = json.dumps({"error": {"message": message}}).encode()
+    writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
 def write_event(writer: asyncio.StreamWriter, data: object) -> None:
     """None: the end."""
     event = f"data: {'[DONE]' if data is None else json.dumps(data)}\n\n".encode()

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from serving.errors import EngineUnavailable
 from serving.scripted import Schedule
 from tests.api.conftest import Staging, catalog, staged
-from tests.loadtest.locusts import Done, Server, free_port, headless, locust, serving, until
+from tests.loadtest.locusts import Done, Server, free_port, headless, locust, serving, until, write_error
 
 __all__ = ["catalog", "staged"]
 
@@ -108,6 +109,35 @@ async def test_a_server_that_repeats_the_key_does_not_give_it_away(tmp_path: Pat
     assert {(record.error, record.status) for record in done.run.records} == {("http_4xx", 401)}
     assert "sesame" not in done.said + done.out + (tmp_path / "result.json").read_text()
     assert "Incorrect API key: ***" in done.said
+
+
+async def test_a_server_that_says_something_else_each_time_does_not_fill_the_tables(tmp_path: Path) -> None:
+    """Locust keeps and prints every message; the records have them all."""
+
+    class Failing(Server):
+        async def respond(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+            if body:
+                self.asked.append(body)
+                write_error(writer, f"request {len(self.asked)} failed")
+                return
+            await super().respond(path, body, writer)
+
+    async with serving(Failing()) as server:
+        done = await headless(server.url, "--arrivals", "constant:60", "--run-time", "3", folder=tmp_path)
+    assert len({record.message for record in done.run.records}) == 180
+    assert done.said.count("HTTP 500: request ") == 50
+    assert "Failed('http_5xx')" in done.said
+
+
+async def test_a_large_file_of_questions_delays_nobody(tmp_path: Path) -> None:
+    """It is read, and all that is made of it made, before the run begins."""
+    questions = tmp_path / "many.jsonl"
+    questions.write_text("".join(f'{{"question": "What is {number}?"}}\n' for number in range(60_000)))
+    people = ("--users", "2", "--spawn-rate", "100", "--every-s", "0.1", "--run-time", "2")
+    async with serving(Server()) as server:
+        done = await headless(server.url, *people, "--questions", str(questions), folder=tmp_path)
+    assert done.run.records[0].at_s < 1.0
+    assert len({body["messages"][0]["content"] for body in server.asked}) == len(server.asked) > 10
 
 
 async def test_each_does_what_the_mix_says(tmp_path: Path) -> None:

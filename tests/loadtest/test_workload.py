@@ -162,6 +162,7 @@ def test_unique_prompts_differ_from_their_first_words_on() -> None:
     assert all(one.text == monday.questions[one.question or 0].text for one in asked)
     assert all(words(one.preface) + len(one.text) / 4 == pytest.approx(200, abs=12) for one in asked)
     assert [one.question for one in asked[:500]] == [one.question for one in asked[500:]]
+    assert [monday.salted("tuesday").ask(number) for number in range(500)] == asked[500:]
     bare = Workload.read(Options(unique=True)).ask(4).messages(plain=True)[0]["content"]
     assert bare.startswith("Reference ")
 
