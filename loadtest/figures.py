@@ -159,6 +159,14 @@ def end_s(record: Record) -> float | None:
     return record.total_s if record.ok or record.error in WAITED else None
 
 
+def without_llm(found: Figures) -> str:
+    """A sentence, where no LLM wrote some of the answers: their times say nothing about one."""
+    extractive = found.shares["extractive"]
+    if not extractive.count:
+        return ""
+    return f"{extractive.count:,} of {extractive.of:,} answers were extractive: no LLM wrote them."
+
+
 def quality(record: Record, name: str) -> float | None:
     if name == "cited":
         # What has no passages can cite none.

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtest.figures import Figures
+from loadtest.figures import Figures, without_llm
 from loadtest.metrics import metric
 from loadtest.percentiles import Percentiles
 from loadtest.slo import Judged, Verdict, shown
@@ -27,6 +27,8 @@ def show_run(found: Figures, verdict: Verdict, console: Console) -> None:
         f"{found.requests} requests, {found.offered_rate:.2f}/s; {found.answered_rate:.2f} answers/s, "
         f"{found.goodput or 0.0:.2f}/s good ones; {found.tokens_out_rate:.0f} tokens/s"
     )
+    if said := without_llm(found):
+        console.print(f"[yellow]{said}[/]")
     for failed in found.errors:
         console.print(f"[red]{failed.count} {failed.kind}[/] {escape(failed.message)}")
     console.print(verdict_line(verdict))
@@ -38,7 +40,9 @@ def verdict_line(verdict: Verdict) -> str:
         return f"[bold yellow]Void[/]: {escape('; '.join(verdict.void))}"
     if verdict.met:
         kept = ", ".join(_kept(one) for one in verdict.objectives if one.met)
-        return f"[bold green]Objectives met[/]: {escape(kept)}"
+        untold = ", ".join(one.title for one in verdict.objectives if one.met is None)
+        left_out = f". Not judged, because nothing was asked that could tell: {untold}" if untold else ""
+        return f"[bold green]Objectives met[/]: {escape(kept + left_out)}"
     return f"[bold red]Objectives not met[/]: {escape('; '.join(verdict.why) or 'none of them could be measured')}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -196,19 +196,3 @@ class Study:
             return cls(runs=runs, **{name: data[name] for name in names})
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{where} is damaged: {type(error).__name__}: {error}") from error
-
-
-def merged(parts: Iterable[Run]) -> Run:
-    """Of processes that made one load together: the same as if one had made it. At least one part."""
-    first, *rest = parts
-    whole = dataclasses.replace(first, gaps=dict(first.gaps), _open=OrderedDict())
-    for part in rest:
-        whole.records = [*whole.records, *part.records]
-        whole.clients = [*whole.clients, *part.clients]
-        whole.events = [*whole.events, *part.events]
-        for window, times in part.gaps.items():
-            both = Times()
-            for one in filter(None, (whole.gaps.get(window), times)):
-                both.merge(one)
-            whole.gaps[window] = both
-    return whole

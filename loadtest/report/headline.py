@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from loadtest.figures import Figures
+from loadtest.figures import Figures, without_llm
 from loadtest.metrics import Metric
 from loadtest.report.levels import Level
 from loadtest.report.parts import Headline
@@ -83,7 +83,10 @@ def _found(study: Study, levels: Sequence[Level], of: Level) -> Headline:
     said = f"{about} {number(rate)} {things} a second ({_hourly(rate)} an hour) within the SLO"
     word = "SLO KEPT" if sure else "NOT YET SURE"
     return Headline(
-        "good" if sure else "unknown", word, said, [_people(rate), *_beyond(levels, above), *_against(levels), *why]
+        "good" if sure else "unknown",
+        word,
+        said,
+        [_people(rate), *_extractive(of.figures), *_beyond(levels, above), *_against(levels), *why],
     )
 
 
@@ -113,6 +116,7 @@ def _told(of: Level) -> list[str]:
     if of.met and of.rate and not of.changing:
         told.append(_people(of.rate))
     told.append(f"{count(figures.answered)} of {plural(figures.requests, 'request')} were answered.")
+    told += _extractive(figures)
     if of.rate and not of.changing and abs(figures.offered_rate / of.rate - 1) > _OFF:
         told.append(f"By chance {number(figures.offered_rate)} a second came, not {number(of.rate)}.")
     left_out = [one.title for _, one in of.judged if one.met is None]
@@ -121,6 +125,10 @@ def _told(of: Level) -> list[str]:
     if of.unsure:
         told.append(f"{of.kept} of {plural(len(of.runs), 'run')} kept the SLO alone.")
     return told
+
+
+def _extractive(of: Figures) -> list[str]:
+    return [said] if (said := without_llm(of)) else []
 
 
 def _people(rate: float) -> str:

@@ -10,7 +10,7 @@ import pytest
 from loadtest.figures import end_s, figures, first_text_s, split
 from loadtest.percentiles import Percentiles
 from loadtest.record import Record
-from loadtest.run import Run, merged
+from loadtest.run import Run
 from loadtest.series import series
 from loadtest.slo import Slo
 from loadtest.steadiness import steady
@@ -102,20 +102,6 @@ def test_quality_is_a_mean_with_its_count() -> None:
     assert (found["answer_match"].value, found["answer_match"].count) == (1.0, 1)
     assert (found["citations_valid"].value, found["citations_valid"].count) == (0.5, 1)
     assert (found["cited"].value, found["cited"].count) == (0.5, 2)
-
-
-def test_parts_merged_have_the_figures_of_the_whole() -> None:
-    """Two workers are as one."""
-    whole = made.run(6.0, duration_s=20, warmup_s=5)
-    parts = [Run(whole.load, whole.duration_s, whole.warmup_s) for _ in range(2)]
-    again = made.run(6.0, duration_s=20, warmup_s=5)
-    assert again.records == whole.records
-    for number, record in enumerate(again.records):
-        parts[number % 2].add(record)
-    for part, gaps in zip(parts, (whole.gaps, {}), strict=True):
-        part.gaps = dict(gaps)
-    both = figures(merged(parts), Slo.default()).as_json()
-    assert {**both, "client_cpu": None} == {**figures(whole, Slo.default()).as_json(), "client_cpu": None}
 
 
 def test_an_empty_run_has_figures() -> None:

@@ -102,6 +102,15 @@ def test_good_run() -> None:
     assert f"{figures(study.runs[0]).requests:,} of " in read.text
 
 
+def test_answers_without_an_llm() -> None:
+    """However quick they were: they say nothing about an LLM, and who reads the verdict learns it there."""
+    for study in (one(), sweep()):
+        assert "no LLM wrote them" not in Read(page(study)).text
+        for record in study.runs[0].records[:200] if study.found is None else study.runs[1].records:
+            record.outcome = "extractive"
+        assert re.search(r"[\d,]+ of [\d,]+ answers were extractive: no LLM wrote them\.", Read(page(study)).text)
+
+
 def test_failed_run() -> None:
     """The first thing read is what was not kept, by how much."""
     found = headline(one(OVERLOAD, slo={"ttft_p95_s": 2.0}))
