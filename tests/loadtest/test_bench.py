@@ -16,7 +16,21 @@ from loadtest.bench.rounds import spread
 from loadtest.bench.table import Result, added, at_least, at_most
 
 runner = CliRunner()
-NAMES = """ttft relay search embed ingest growth fidelity knee recall quality memory startup reaction""".split()
+NAMES = [
+    "ttft",
+    "relay",
+    "search",
+    "embed",
+    "ingest",
+    "growth",
+    "fidelity",
+    "knee",
+    "recall",
+    "quality",
+    "memory",
+    "startup",
+    "reaction",
+]
 
 
 def run(result: Result | BenchError, *, as_json: bool = False) -> tuple[int, str, str]:
