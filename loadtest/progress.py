@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from loadtest.percentiles import ranked
 from loadtest.record import Record
 from serving.errors import ConfigurationError
 
@@ -60,10 +61,10 @@ class Progress:
             "failed": self.failed,
             "in_flight": in_flight,
             "rate": self._rate(t_s),
-            "ttft_p50_s": _percentile(firsts, 0.5),
-            "ttft_p95_s": _percentile(firsts, 0.95),
-            "gap_p99_s": _percentile(_recent(self._gaps, t_s), 0.99),
-            "total_p50_s": _percentile(ends, 0.5),
+            "ttft_p50_s": _percentile(firsts, 50),
+            "ttft_p95_s": _percentile(firsts, 95),
+            "gap_p99_s": _percentile(_recent(self._gaps, t_s), 99),
+            "total_p50_s": _percentile(ends, 50),
             "phase": phase,
         }
         with self._path.open("a", encoding="utf-8") as file:
@@ -79,11 +80,9 @@ class Progress:
 
 
 def _recent(values: deque[tuple[float, float]], t_s: float) -> list[float]:
-    return sorted(value for ended, value in values if ended > t_s - RECENT_S)
+    return [value for ended, value in values if ended > t_s - RECENT_S]
 
 
-def _percentile(ascending: Sequence[float], share: float) -> float | None:
-    """Nearest rank; None without values."""
-    if not ascending:
-        return None
-    return round(ascending[min(len(ascending) - 1, int(share * len(ascending)))], 6)
+def _percentile(values: Sequence[float], percent: float) -> float | None:
+    found = ranked(values, percent)
+    return None if found is None else round(found, 6)

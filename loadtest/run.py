@@ -105,7 +105,7 @@ class Run:
         return sorted(found, key=lambda one: one.at_s)
 
     def measured_gaps(self) -> Times:
-        """Of the same requests."""
+        """Of the same requests; and of any that started in the window in which the run was ended, but after that."""
         whole = Times()
         for window, times in self.gaps.items():
             if self.warmup_s <= window * WINDOW_S < self.duration_s:

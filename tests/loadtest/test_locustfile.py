@@ -225,7 +225,9 @@ async def test_ctrl_c_keeps_what_was_measured(processes: tuple[str, ...], tmp_pa
     assert done.code in (0, 4)
     assert 20 / 20 <= done.run.duration_s < 60
     assert not done.run.events
-    assert len(done.run.measured()) == len(done.run.records) == len(server.asked)
+    assert len(done.run.records) == len(server.asked)
+    # Other processes hear of the end a moment later.
+    assert len(done.run.records) - len(done.run.measured()) <= 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.histogram import Times
+from loadtest.progress import Progress
 from loadtest.record import Record
 from loadtest.run import Client, Run, Sample, Study
 from serving.errors import ConfigurationError
@@ -65,3 +67,14 @@ def test_a_long_run_takes_little_memory_and_counts_all() -> None:
         number: list(Times.of(gaps).counts()) for number, gaps in known.items()
     }
     assert len(run.measured_gaps()) == 3600
+
+
+def test_progress_is_told_by_nearest_rank(tmp_path: Path) -> None:
+    """As every other percentile: the median of two values is the lower one. What is not known is null."""
+    progress = Progress(tmp_path / "progress.jsonl")
+    for ttft_s in (2.0, 1.0):
+        progress.add(Record("stream", 0.0, ttft_s=ttft_s, total_s=3 * ttft_s))
+    progress.write(7.0, 4, "measuring")
+    line = json.loads((tmp_path / "progress.jsonl").read_text())
+    assert (line["ttft_p50_s"], line["ttft_p95_s"], line["total_p50_s"], line["gap_p99_s"]) == (1.0, 2.0, 3.0, None)
+    assert (line["done"], line["sent"]) == (2, 6)
