@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from loadtest.bench import fidelity_cost as cost
+from loadtest.bench import fidelity_freeze as freeze
 from loadtest.bench.fidelity_script import Script
 from loadtest.bench.fidelity_sides import Guidellm, Load, Measured, Ours, Side, Stock, measured
 from loadtest.bench.fidelity_truth import Four
@@ -45,9 +46,11 @@ class Size:
     tokens_per_s: Sequence[float] = (500.0, 1_000.0, 2_000.0)
     seconds: float = 20.0
     costs: Sequence[str] = cost.NAMES
+    #: With a freeze of the server, and beside locust's fast client as well.
+    whole: bool = True
 
 
-QUICK = Size(1, (1_000.0,), 3.0, (cost.FLOODED,))
+QUICK = Size(1, (1_000.0,), 3.0, (cost.FLOODED,), whole=False)
 
 
 async def measure(
@@ -58,26 +61,35 @@ async def measure(
     with tempfile.TemporaryDirectory(prefix="anchorage-bench-") as made:
         folder = Path(made)
         for tokens_per_s in size.tokens_per_s:
-            title, told = (
-                f"{tokens_per_s:,.0f} tokens/s",
-                _Told(Load(tokens_per_s, Script(), size.seconds), folder, keep),
-            )
+            title = f"{tokens_per_s:,.0f} tokens/s"
+            told = _Told(Load(tokens_per_s, Script(), size.seconds), folder, keep)
             measures: dict[str, Measure] = {name: partial(told.sample, name, side) for name, side in sides.items()}
             samples = await interleave(measures, size.rounds, progress, warm_up=False)
             rows += judged(title, samples)
             notes.append(f"{title}: {_made(samples)}")
+        if size.whole:
+            steady = {name: even for name, side in sides.items() if (even := _steady(side))}
+            load = freeze.load(size.seconds)
+            rows.append(await freeze.row(load, OURS, steady, size.rounds, folder, progress, BAR))
         for name, load in cost.loads(size.seconds).items():
             if name in size.costs:
-                rows += await cost.rows(load, name, size.rounds, folder, progress)
+                rows += await cost.rows(load, name, size.rounds, folder, progress, fast=size.whole)
     return Result(rows, [*notes, *_NOTES])
+
+
+def _steady(side: Side) -> Side | None:
+    """The same with steady arrivals, where it has a schedule; of stock locust only what measures well otherwise."""
+    if isinstance(side, Ours | Guidellm):
+        return replace(side, arrivals="constant")
+    return side if side == Stock("Measuring") else None
 
 
 async def sides(*, peers: bool) -> dict[str, Side]:
     """GuideLLM is installed first; without `peers` only ours and what people write on stock locust."""
     found: dict[str, Side] = {OURS: Ours(), STOCK: Stock("Measuring")}
-    return (
-        {**found, FAST: Stock("FastMeasuring"), GUIDELLM: Guidellm(await interpreter("guidellm"))} if peers else found
-    )
+    if peers:
+        found |= {FAST: Stock("FastMeasuring"), GUIDELLM: Guidellm(await interpreter("guidellm"))}
+    return found
 
 
 _NOTES = (

@@ -40,12 +40,13 @@ def loads(seconds: float) -> dict[str, Load]:
     }
 
 
-async def rows(load: Load, name: str, rounds: int, folder: Path, progress: Progress | None) -> list[Row]:
-    """Ours against the one that people write, with the bar, and against the fast one, which only informs."""
-    sides: dict[str, Measure] = {side: partial(_sample, made, load, folder) for side, made in SIDES.items()}
+async def rows(load: Load, name: str, rounds: int, folder: Path, progress: Progress | None, *, fast: bool) -> list[Row]:
+    """Ours against the one that people write, with the bar; `fast`: against locust's fast one, which only informs."""
+    peers = {PEER: BAR, FAST: None} if fast else {PEER: BAR}
+    sides: dict[str, Measure] = {side: partial(_sample, SIDES[side], load, folder) for side in (OURS, *peers)}
     samples = await interleave(sides, rounds, progress, warm_up=False)
     title = f"tokens per second of CPU, {name}"
-    return [_row(title, samples, PEER, BAR), _row(title, samples, FAST, None)]
+    return [_row(title, samples, peer, bar) for peer, bar in peers.items()]
 
 
 async def _sample(side: Side, load: Load, folder: Path) -> Sample:

@@ -53,6 +53,7 @@ class Said:
     four: Four
     requests: int
     tokens: int
+    first_p90: float | None = None
     response: Four | None = None
 
 
@@ -80,12 +81,13 @@ class Ours:
     """`python -m locust -f loadtest/locustfile.py`. With `users`, each asks again at once."""
 
     closed: bool = False
+    arrivals: str = "poisson"
 
     def command(self, load: Load, url: str, found: Path) -> list[str]:
         made = (
             ["--users", str(load.users), "--spawn-rate", str(load.users), "--every-s", "0"]
             if self.closed
-            else ["--arrivals", f"poisson:{load.rate:g}"]
+            else ["--arrivals", f"{self.arrivals}:{load.rate:g}"]
         )
         return [
             *(sys.executable, "-m", "locust", "-f", str(_OURS), "--headless", "--only-summary", "--host", url, *made),
@@ -108,7 +110,7 @@ def _of(run: Run) -> Said:
     if made.errors:
         raise BenchError(f"our load test met errors: {made.errors[0]}")
     four = Four(made.ttft.p50, made.ttft.p99, made.gap.p50, made.gap.p99)
-    return Said(four, len(run.records), sum(record.pieces for record in run.records))
+    return Said(four, len(run.records), sum(record.pieces for record in run.records), made.ttft.p90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,9 @@ class Stock:
         entries = json.loads(found.read_text(encoding="utf-8"))
         first, gap, answer = (entries.get(name, {}) for name in ("first token", "gap", "answer"))
         four = Four(*_seconds(first), *_seconds(gap))
-        return Said(four, answer["count"], entries["tokens"], Four(*_seconds(answer), None, None))
+        return Said(
+            four, answer["count"], entries["tokens"], first["p90_ms"] / 1000, Four(*_seconds(answer), None, None)
+        )
 
 
 def _seconds(entry: dict[str, Any]) -> tuple[float | None, float | None]:
@@ -143,12 +147,13 @@ class Guidellm:
     """One worker process, for its one core: ten, as it has them by default, only take the core from each other."""
 
     python: Path
+    arrivals: str = "poisson"
 
     def command(self, load: Load, url: str, found: Path) -> list[str]:
         return [
             *("/usr/bin/env", "GUIDELLM__MAX_WORKER_PROCESSES=1", str(self.python)),
-            *("-m", "loadtest.bench.peers.guidellm_side", url, f"{load.rate:g}", str(load.requests)),
-            *(str(load.script.tokens), str(load.script.seed), str(found)),
+            *("-m", "loadtest.bench.peers.guidellm_side", url, self.arrivals, f"{load.rate:g}"),
+            *(str(load.requests), str(load.script.tokens), str(load.script.seed), str(found)),
         ]
 
     def said(self, code: int, found: Path) -> Said:
@@ -156,7 +161,12 @@ class Guidellm:
             raise BenchError(f"GuideLLM ended with {code}:\n{output(found.parent)}")
         told = json.loads(found.read_text(encoding="utf-8"))
         names = ("first_p50_ms", "first_p99_ms", "gap_p50_ms", "gap_p99_ms")
-        return Said(Four(*(told[name] / 1000 for name in names)), int(told["requests"]), int(told["tokens"]))
+        return Said(
+            Four(*(told[name] / 1000 for name in names)),
+            int(told["requests"]),
+            int(told["tokens"]),
+            told["first_p90_ms"] / 1000,
+        )
 
 
 async def measured(side: Side, load: Load, folder: Path, late_limit_s: float = LATE_LIMIT_S) -> Measured:

@@ -14,6 +14,7 @@ import pytest
 
 from loadtest.bench.client import BenchError, pieces_of
 from loadtest.bench.fidelity import BAR, judged
+from loadtest.bench.fidelity_freeze import truth as freeze_truth
 from loadtest.bench.fidelity_process import Seen, scripted, used
 from loadtest.bench.fidelity_script import Script
 from loadtest.bench.fidelity_sides import Load, Ours, Stock, measured
@@ -94,6 +95,13 @@ def test_what_a_client_used_is_what_it_used_under_load() -> None:
     assert (found.tokens, found.seconds) == (800, 8.0)
     assert found.per_cpu_s == pytest.approx(1000)
     assert used(seen[:3], seconds=10).cpu_s == 0
+
+
+def test_who_comes_while_the_server_is_frozen_waits_until_it_goes_on() -> None:
+    """By the script alone: one user a second, frozen from 5 to 10 s."""
+    made = Load(32, Script(sigma=0.0, first_stalls=0.0, first_s=0.5, freeze_s=(5, 5)), 20)
+    waits = sorted([0.5] * 15 + [5.5, 4.5, 3.5, 2.5, 1.5])
+    assert freeze_truth(made) == pytest.approx(waits[17])
 
 
 @pytest.mark.parametrize(("error", "passed"), [(0.049, True), (-0.049, True), (0.051, False), (-0.051, False)])

@@ -1,7 +1,8 @@
 """GuideLLM against a server, by the interpreter of its own environment: its own command, and what its report says.
 
-`python -m loadtest.bench.peers.guidellm_side URL RATE REQUESTS TOKENS SEED FOUND` asks at Poisson arrivals; to the file
-FOUND goes a JSON object: requests and tokens of the answers it calls successful, percentiles in milliseconds.
+`python -m loadtest.bench.peers.guidellm_side URL ARRIVALS RATE REQUESTS TOKENS SEED FOUND`, ARRIVALS being `poisson` or
+`constant`; to the file FOUND goes a JSON object: requests and tokens of the answers it calls successful, percentiles in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 _QUESTION = "How does the Pod lifecycle work?"
 
 
-def command(url: str, rate: str, requests: int, tokens: int, seed: str, folder: Path) -> list[str]:
+def command(url: str, arrivals: str, rate: str, requests: int, tokens: int, seed: str, folder: Path) -> list[str]:
     """As its documentation shows it. Its questions are in a file: nothing is to be generated, or tokenized."""
     questions = folder / "questions.jsonl"
     line = json.dumps({"prompt": _QUESTION, "output_tokens_count": tokens}) + "\n"
@@ -26,7 +27,7 @@ def command(url: str, rate: str, requests: int, tokens: int, seed: str, folder: 
     return [
         *(sys.executable, "-m", "guidellm", "run", "--disable-console"),
         *("--backend", f"kind=openai_http,target={url},model=scripted"),
-        *("--profile", f"kind=poisson,rate={rate}"),
+        *("--profile", f"kind={arrivals},rate={rate}"),
         *("--constraint", f"kind=max_requests,count={requests}"),
         *("--data", f"kind=json_file,path={questions}"),
         *("--seed", f"kind=static,value={seed}"),
@@ -42,6 +43,7 @@ def found(report: Mapping[str, Any]) -> dict[str, float]:
         "requests": first["count"],
         "tokens": metrics["output_token_count"]["successful"]["total_sum"],
         "first_p50_ms": first["percentiles"]["p50"],
+        "first_p90_ms": first["percentiles"]["p90"],
         "first_p99_ms": first["percentiles"]["p99"],
         "gap_p50_ms": gap["percentiles"]["p50"],
         "gap_p99_ms": gap["percentiles"]["p99"],
@@ -49,10 +51,10 @@ def found(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    url, rate, requests, tokens, seed, target = sys.argv[1:7]
+    url, arrivals, rate, requests, tokens, seed, target = sys.argv[1:8]
     with tempfile.TemporaryDirectory(prefix="anchorage-bench-") as made:
         folder = Path(made)
-        subprocess.run(command(url, rate, int(requests), int(tokens), seed, folder), check=True, timeout=300)
+        subprocess.run(command(url, arrivals, rate, int(requests), int(tokens), seed, folder), check=True, timeout=300)
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     Path(target).write_text(json.dumps(found(report)), encoding="utf-8")
 
