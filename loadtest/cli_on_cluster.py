@@ -15,9 +15,6 @@ OnCluster = Annotated[
     bool,
     typer.Option("--on-cluster", help="From pods of the cluster: the URL is one that they reach, http://anchorage."),
 ]
-Workers = Annotated[
-    int, typer.Option("--workers", help="With --on-cluster: pods that ask, with a core each.", min=1, max=1000)
-]
 Image = Annotated[
     str, typer.Option("--image", help="With --on-cluster. Default: the image of the deployment's Api.", show_default="")
 ]
@@ -30,8 +27,6 @@ Context = Annotated[str | None, typer.Option("--context", help="Of the kubeconfi
 Kubeconfig = Annotated[
     str | None, typer.Option("--kubeconfig", envvar="KUBECONFIG", help="Default: ~/.kube/config.", show_default=False)
 ]
-#: What pods of the deployment call it.
-URL = "http://anchorage"
 
 
 def runner(

@@ -102,7 +102,7 @@ class Loading:
                 yield None
             return
         look = looking(
-            self.target.url,
+            self.target.root,
             cluster=where.cluster or where.on_cluster,
             namespace=where.namespace,
             kubeconfig=where.kubeconfig,

@@ -15,7 +15,7 @@ from loadtest.steadiness import steady
 from loadtest.sweep import Outcome
 
 #: Farther from its bound than this (factor 20) nothing needs to be told apart.
-_FARTHEST = 3.0
+FARTHEST = 3.0
 #: How far off a figure of one run may be that is made of too little to resample, as a logarithm: about 30 %.
 _VAGUE = 0.3
 #: Of a normal distribution, what lies within one standard error.
@@ -34,7 +34,7 @@ def outcome(slo: Slo, runs: Sequence[Run]) -> Outcome:
     judged = {one.name: one for run in runs for one in judge(slo, run).objectives if one.met is not None}
     found = [(one, _excess(one, judged[one.name], runs, slo)) for one in searchable(slo) if one.name in judged]
     if not found:
-        return Outcome(-_FARTHEST, 1.0, growing)
+        return Outcome(-FARTHEST, 1.0, growing)
     binding, (excess, spread) = max(found, key=lambda each: _chance(*each[1]))
     return Outcome(excess, spread, growing, binding=binding.metric.title)
 
@@ -47,7 +47,7 @@ def searchable(slo: Slo) -> list[Objective]:
 def _excess(one: Objective, judged: Judged, runs: Sequence[Run], slo: Slo) -> tuple[float, float]:
     """log(value / bound), so that above 0 is not kept, and its standard error."""
     if judged.value is None:
-        return _FARTHEST, _VAGUE
+        return FARTHEST, _VAGUE
     vague = _VAGUE / math.sqrt(len(runs))
     resampled = interval(one.metric, runs, slo, level=_ONE_SIGMA)
     if resampled is None:
@@ -65,8 +65,8 @@ def _distance(one: Objective, measured: float) -> float:
     bad, bound = measured, one.bound
     if one.metric.better == "higher":
         bad, bound = 1 - measured, 1 - one.bound
-    tiny = math.exp(-_FARTHEST) * max(bound, 1e-6)
-    return min(_FARTHEST, math.log(max(bad, tiny) / max(bound, 1e-6)))
+    tiny = math.exp(-FARTHEST) * max(bound, 1e-6)
+    return min(FARTHEST, math.log(max(bad, tiny) / max(bound, 1e-6)))
 
 
 def _chance(excess: float, spread: float) -> float:

@@ -104,4 +104,4 @@ class Quiet:
 
 
 def _client(target: Target) -> Client:
-    return Client(f"{target.scheme}://{target.authority}{target.prefix}", target.api_key or None)
+    return Client(target.root, target.api_key or None)

@@ -75,13 +75,14 @@ class Sweeping:
         quiet = self._learned()
         self._search = self._begun()
         while (level := self._search.next()) is not None:
-            needed_s = self.plan.duration_s + self._around_s
-            if self.study.runs and time.monotonic() - began + needed_s > self.plan.budget_s:
-                self.ended = f"the time was over (--max-minutes {self.plan.budget_s / 60:g})"
-                return
             try:
+                if self.study.runs:
+                    self._rest(quiet)
+                needed_s = self.plan.duration_s + self._around_s
+                if self.study.runs and time.monotonic() - began + needed_s > self.plan.budget_s:
+                    self.ended = f"the time was over (--max-minutes {self.plan.budget_s / 60:g})"
+                    return
                 self._hold(level)
-                self._rest(quiet)
             except AnchorageError as error:
                 if not self.study.runs:
                     raise
@@ -134,7 +135,7 @@ class Sweeping:
         outcome = evidence.outcome(self.slo, [self.study.runs[number] for number in (*level.pool, level.number)])
         assert self._search is not None
         self._search.take(outcome)
-        live.say(f"  {level.rate:8g}/s  {escape(_said(outcome, self.study.runs[-1]))}")
+        live.say(f"  {level.rate:8g}/s  {escape(said(outcome, self.study.runs[-1]))}")
 
     def _rest(self, quiet: Quiet | None) -> None:
         """What the last level left in its queue must not be felt by the next."""
@@ -149,17 +150,22 @@ _PURPOSES: Mapping[str, Callable[[Level], str]] = {
 }
 
 
-def _said(outcome: Outcome, run: Run) -> str:
+def said(outcome: Outcome, run: Run) -> str:
+    """Of a level: whether it was kept, and how near the objective that is worst off is to its bound."""
     if outcome.void:
         return f"void: {'; '.join(run.void)}"
     if outcome.growing:
         return "not kept: the line grew"
-    times = (
-        f"{outcome.binding} at {100 * math.exp(outcome.excess):.0f} % of its bound"
-        if outcome.binding
-        else "nothing bounds it"
-    )
-    return f"{'kept' if outcome.excess <= 0 else 'not kept'}: {times}"
+    kept = outcome.excess <= 0
+    return f"{'kept' if kept else 'not kept'}: {_distance(outcome, kept)}"
+
+
+def _distance(outcome: Outcome, kept: bool) -> str:
+    if not outcome.binding:
+        return "nothing bounds it"
+    if abs(outcome.excess) > evidence.FARTHEST - 1e-6:  # how far, was not looked at
+        return "nothing is near its bound" if kept else f"{outcome.binding} far beyond its bound"
+    return f"{outcome.binding} at {100 * math.exp(outcome.excess):.0f} % of its bound"
 
 
 def settings(plan: Plan) -> dict[str, Any]:

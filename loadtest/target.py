@@ -78,3 +78,8 @@ class Target:
     def prefix(self) -> str:
         """What comes before `/v1` in every path."""
         return urlsplit(self.url).path.rstrip("/").removesuffix("/v1")
+
+    @property
+    def root(self) -> str:
+        """What stands before `/v1`, `/readyz` and `/metrics`."""
+        return f"{self.scheme}://{self.authority}{self.prefix}"

@@ -20,12 +20,15 @@ import typer
 
 from loadtest.bench.knee_server import Places
 from loadtest.cli_study import Loading, Where
+from loadtest.cluster_watch import Watched
+from loadtest.evidence import FARTHEST
 from loadtest.extra import check_installed
 from loadtest.live import LiveView
 from loadtest.percentiles import Percentiles
-from loadtest.run import Study
+from loadtest.run import Run, Study
 from loadtest.slo import Slo
-from loadtest.sweeping import Plan, Sweeping
+from loadtest.sweep import Outcome
+from loadtest.sweeping import Plan, Sweeping, said
 from loadtest.target import Target
 from serving.cli import build
 from serving.errors import AnchorageError, ConfigurationError
@@ -247,6 +250,33 @@ def test_a_sweep_that_has_no_time_says_what_it_knows(url: str, tmp_path: Path) -
         assert study.found["rate"] >= 10
         assert "the time was over (--max-minutes 0.1)" in done.stderr
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Outcome(math.log(0.5), 0.1, binding="TTFT p95"), "kept: TTFT p95 at 50 % of its bound"),
+        (Outcome(math.log(1.3), 0.1, binding="TTFT p95"), "not kept: TTFT p95 at 130 % of its bound"),
+        (Outcome(-FARTHEST, 1.0, binding="errors"), "kept: nothing is near its bound"),
+        (Outcome(FARTHEST, 0.1, binding="errors"), "not kept: errors far beyond its bound"),
+        (Outcome(0.1, 0.1, growing=True), "not kept: the line grew"),
+        (Outcome(-FARTHEST, 1.0), "kept: nothing bounds it"),
+        (Outcome(0.0, 0.0, void=True), "void: the client"),
+    ],
+)
+def test_a_level_is_told_by_what_it_lacks(outcome: Outcome, words: str) -> None:
+    """Without figures that nobody measured: no error at all is not 5 % of the bound."""
+    assert said(outcome, Run({}, 1.0, void=["the client"])) == words
+
+
+def test_the_address_of_the_api_is_as_good_as_that_of_the_server(url: str) -> None:
+    """A `/v1` at its end is left out wherever the server is looked at."""
+    with Loading(Target(f"{url}/v1/"), {}, Where(), LiveView()).watched() as seen:
+        assert isinstance(seen, Watched)
+        deadline = time.monotonic() + 20
+        while not seen.missing and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert [f"{url}/metrics" in why for why in seen.missing] == [True]
 
 
 def _p95_s(rate: float) -> float:
