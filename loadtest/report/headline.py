@@ -86,7 +86,7 @@ def _found(study: Study, levels: Sequence[Level], of: Level) -> Headline:
         "good" if sure else "unknown",
         word,
         said,
-        [_people(rate), *_extractive(of.figures), *_beyond(levels, above), *_against(levels), *why],
+        [_people(rate), *_by_chance(of), *_extractive(of.figures), *_beyond(levels, above), *_against(levels), *why],
     )
 
 
@@ -117,14 +117,20 @@ def _told(of: Level) -> list[str]:
         told.append(_people(of.rate))
     told.append(f"{count(figures.answered)} of {plural(figures.requests, 'request')} were answered.")
     told += _extractive(figures)
-    if of.rate and not of.changing and abs(figures.offered_rate / of.rate - 1) > _OFF:
-        told.append(f"By chance {number(figures.offered_rate)} a second came, not {number(of.rate)}.")
+    told += _by_chance(of)
     left_out = [one.title for _, one in of.judged if one.met is None]
     if left_out:
         told.append(f"Not judged, because nothing was asked that could tell: {listed(left_out)}.")
     if of.unsure:
         told.append(f"{of.kept} of {plural(len(of.runs), 'run')} kept the SLO alone.")
     return told
+
+
+def _by_chance(of: Level) -> list[str]:
+    came = of.figures.offered_rate
+    if not of.rate or of.changing or abs(came / of.rate - 1) <= _OFF:
+        return []
+    return [f"By chance {number(came)} a second came, not {number(of.rate)}."]
 
 
 def _extractive(of: Figures) -> list[str]:

@@ -111,6 +111,15 @@ def test_answers_without_an_llm() -> None:
         assert re.search(r"[\d,]+ of [\d,]+ answers were extractive: no LLM wrote them\.", Read(page(study)).text)
 
 
+def test_fewer_than_were_meant() -> None:
+    """Where chance made the load another one than the one that is named, the verdict says so, of a sweep too."""
+    assert "By chance" not in Read(page(one())).text
+    for study, runs in ((one(), (0,)), (sweep(), (1, 2))):
+        for at in runs:
+            study.runs[at].records = study.runs[at].records[::2]
+        assert re.search(r"By chance [2-4][\d.]* a second came, not [68]\.", Read(page(study)).text)
+
+
 def test_failed_run() -> None:
     """The first thing read is what was not kept, by how much."""
     found = headline(one(OVERLOAD, slo={"ttft_p95_s": 2.0}))
