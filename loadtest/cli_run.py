@@ -106,7 +106,8 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     except KeyboardInterrupt:
         live.say("ended; nothing was measured yet")
         return cli_study.INTERRUPTED
-    study = loading.finished(Study(made.runs, slo=objectives.as_json()), made, seen)
+    asked = Study(made.runs, slo=objectives.as_json(), settings={"duration_s": duration_s})
+    study = loading.finished(asked, made, seen)
     files = cli_study.kept(study, given["out"])
     (held,) = study.runs
     found = figures(held, objectives)

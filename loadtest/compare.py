@@ -38,8 +38,8 @@ SHOWN = (
 _CHANCE = 0.05
 #: Nobody feels less than a millisecond.
 _FELT_S = 0.001
-#: Settings that make two studies no less comparable.
-_FREE_SETTINGS = ("seed", "salt", "workers", "result", "progress", "run_seeds")
+#: Settings that make two studies no less comparable; how long the runs were is told by themselves.
+_FREE_SETTINGS = ("seed", "salt", "workers", "duration_s")
 _MACHINE = ("cpu", "cores", "memory")
 
 Word: TypeAlias = Literal["better", "worse", "no difference seen", "too little data", "gone"]

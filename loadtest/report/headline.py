@@ -29,7 +29,7 @@ def headline(study: Study, levels: Sequence[Level], of: Level | None) -> Headlin
     if not any(level.figures.answered for level in levels):
         return _unanswered(of)
     found = study.found
-    return _found(study, levels, of) if found is not None else _one(of)
+    return _found(study, levels, of) if found is not None else _one(study, of)
 
 
 def _void(levels: Sequence[Level]) -> Headline:
@@ -55,10 +55,10 @@ def _all(many: int) -> str:
     return f"all {many:,} requests" if many > 1 else "the only request"
 
 
-def _one(of: Level) -> Headline:
+def _one(study: Study, of: Level) -> Headline:
     """Of one load, held once or several times."""
     at = _at(of)
-    more = _told(of)
+    more = [*_cut(study, of), *_told(of)]
     if of.met is None:
         said = f"Answers {per_second(of.figures.answered_rate)} of {per_second(of.figures.offered_rate)} asked"
         return Headline("unknown", "NO SLO GIVEN", f"{said}, TTFT p95 {seconds(of.figures.ttft.p95)}", more)
@@ -124,6 +124,14 @@ def _told(of: Level) -> list[str]:
     if of.unsure:
         told.append(f"{of.kept} of {plural(len(of.runs), 'run')} kept the SLO alone.")
     return told
+
+
+def _cut(study: Study, of: Level) -> list[str]:
+    """Of a run that somebody ended."""
+    asked_s, held_s = study.settings.get("duration_s"), of.runs[0].run.duration_s
+    if not isinstance(asked_s, int | float) or held_s > asked_s - 1:
+        return []
+    return [f"It was ended after {held_s:.0f} of {asked_s:g} s."]
 
 
 def _by_chance(of: Level) -> list[str]:

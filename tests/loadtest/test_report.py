@@ -120,6 +120,15 @@ def test_fewer_than_were_meant() -> None:
         assert re.search(r"By chance [2-4][\d.]* a second came, not [68]\.", Read(page(study)).text)
 
 
+def test_run_that_was_ended() -> None:
+    """It kept the SLO for less time than it was meant to: that belongs to the verdict."""
+    study = one()
+    study.settings = {"duration_s": 40}
+    assert "It was ended" not in Read(page(study)).text
+    study.settings = {"duration_s": 600}
+    assert "It was ended after 40 of 600 s." in Read(page(study)).text
+
+
 def test_failed_run() -> None:
     """The first thing read is what was not kept, by how much."""
     found = headline(one(OVERLOAD, slo={"ttft_p95_s": 2.0}))
