@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from loadtest import cli_on_cluster, load_options
 from loadtest.extra import check_installed
 from serving.cli_options import AsJson
+
+if TYPE_CHECKING:
+    from loadtest.figures import Figures
 
 
 def run(
@@ -113,6 +116,8 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
     found = figures(held, objectives)
     verdict = judge(objectives, held, found)
     show_run(found, verdict, live.console)
+    if undone := _undone(given["mix"] or "stream", load, found):
+        live.say(f"[yellow]{undone}[/]")
     live.say(f"report: {escape(str(files[1]))}")
     if given["as_json"]:
         cli_study.say_json({"verdict": verdict.as_json(), "figures": found.as_json()}, files)
@@ -120,3 +125,15 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
         live.say(f"ended after {held.duration_s:.0f} of {duration_s} s")
         return cli_study.INTERRUPTED
     return cli_study.VOID if verdict.void else int(not verdict.met)
+
+
+def _undone(spec: str, load: Mapping[str, Any], found: Figures) -> str:
+    """A sentence, where a part of the mix was not tested."""
+    from loadtest.workload import mix
+
+    tasks = ", ".join(task for task in mix(spec) if task not in found.tasks)
+    if not tasks or not found.requests:
+        return ""
+    if "users" in load:
+        return f"Nobody did {tasks} (--mix): each user does one thing all the time, and more users would."
+    return f"Nobody did {tasks} (--mix): a longer run would."

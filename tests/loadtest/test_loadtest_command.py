@@ -101,6 +101,15 @@ def test_a_run_is_held_judged_and_kept(url: str, tmp_path: Path) -> None:
     assert KEY not in kept
 
 
+def test_what_nobody_did_is_said(url: str, tmp_path: Path) -> None:
+    """One user does one thing: what else the mix names was not tested."""
+    users = ("--users", "1", "--every-s", "0.5", "--mix", "stream=3,ask=1")
+    done = loadtest("run", url, "--plain", *users, "--duration", "3", "--out", str(tmp_path))
+    assert "Nobody did ask (--mix): each user does one thing all the time, and more users would." in done.stderr
+    both = loadtest("run", url, "--plain", *("--users", "4", *users[2:]), "--duration", "3", "--out", str(tmp_path))
+    assert "Nobody did" not in both.stderr
+
+
 def test_a_run_of_users_that_misses_its_objectives(url: str, tmp_path: Path) -> None:
     """Exit code 1, and a sentence that says what was missed, by how much."""
     slo = tmp_path / "slo.toml"
