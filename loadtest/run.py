@@ -83,9 +83,7 @@ class Run:
     def add(self, record: Record) -> None:
         """Takes the record and counts its gaps; `gaps_s` is emptied."""
         if record.gaps_s:
-            window = self._window(int(record.at_s // WINDOW_S))
-            for gap in record.gaps_s:
-                window.add(gap)
+            self._window(int(record.at_s // WINDOW_S)).add_all(record.gaps_s)
             record.gaps_s = []
         self.records.append(record)
 

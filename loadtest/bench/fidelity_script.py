@@ -9,6 +9,7 @@ from random import Random
 from typing import Self
 
 MODEL = "scripted"
+QUESTION = "How does the Pod lifecycle work?"
 #: Times of tokens never are shorter or longer than these shares of their median, stalls aside.
 _SHORTEST, _LONGEST = 0.4, 2.5
 
@@ -17,7 +18,7 @@ _SHORTEST, _LONGEST = 0.4, 2.5
 class Script:
     """Log-normal times to the first token and gaps, with stalls on top of some of them. Seconds.
 
-    `flood`: every token as soon as the connection takes it. `freeze_s`: so long after
+    `flood`: whole answers as fast as the client takes them. `freeze_s`: so long after
     the first request the server neither reads nor writes, for so long.
     """
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from loadtest.bench.client import BenchError
 from loadtest.bench.fidelity_process import Used, client, output, scripted
-from loadtest.bench.fidelity_script import MODEL, Script
+from loadtest.bench.fidelity_script import MODEL, QUESTION, Script
 from loadtest.bench.fidelity_truth import Four, Truth, read
 from loadtest.bench.rounds import VoidRound
 from loadtest.figures import figures
@@ -92,7 +92,14 @@ class Ours:
         return [
             *(sys.executable, "-m", "locust", "-f", str(_OURS), "--headless", "--only-summary", "--host", url, *made),
             *("--run-time", f"{load.seconds:g}s", "--seed", str(load.script.seed), "--plain", "--model", MODEL),
-            *("--answer-tokens", str(load.script.tokens), "--result", str(found)),
+            *(
+                "--answer-tokens",
+                str(load.script.tokens),
+                "--result",
+                str(found),
+                "--questions",
+                str(_questions(found)),
+            ),
         ]
 
     def said(self, code: int, found: Path) -> Said:
@@ -102,6 +109,13 @@ class Ours:
         if code == _VOID and not self.closed:
             raise VoidRound(f"our load test calls its run void: {'; '.join(run.void)}")
         return _of(run)
+
+
+def _questions(found: Path) -> Path:
+    """What the others ask, too: a question of which no answer is known, so that nobody judges any."""
+    path = found.with_name("questions.jsonl")
+    path.write_text(json.dumps({"question": QUESTION}) + "\n", encoding="utf-8")
+    return path
 
 
 def _of(run: Run) -> Said:

@@ -1,8 +1,8 @@
 """A server that streams by a script and keeps when it really wrote each token: the truth that clients are held to.
 
 `python -m loadtest.bench.truth_server PORT LOG CORE SCRIPT`: OpenAI's chat completions, events as vLLM writes them,
-each in its own chunk and its own `send`, so that the clock is read right after the kernel took it. At its end (SIGINT,
-SIGTERM) it writes LOG, a JSON line a request. `GET /events` says how many tokens were written so far.
+each in its own chunk and (but for a flood) its own `send`, so that the clock is read right after the kernel took it. At
+its end (SIGINT, SIGTERM) it writes LOG, a JSON line a request. `GET /events` says how many tokens were written so far.
 """
 
 from __future__ import annotations
@@ -124,6 +124,9 @@ class TruthServer:
         self.answers.append(answer)
         answer.due = [accepted + round(1e9 * due_s) for due_s in self._script.due_s(answer.number, tokens)]
         role, *events, end = _answer_parts(answer.number, tokens, usage=_wants_usage(asked))
+        if self._script.flood:
+            await self._flood(connection, answer, [_STREAM_HEAD, role, *events, end])
+            return
         await self._send(connection, _STREAM_HEAD)
         for place, (due, event) in enumerate(zip(answer.due, events, strict=True)):
             await self._until(due)
@@ -135,8 +138,14 @@ class TruthServer:
         await self._send(connection, end)
         answer.whole = True
 
+    async def _flood(self, connection: socket.socket, answer: Answer, parts: list[bytes]) -> None:
+        """All of it as fast as the client takes it: one `send` a token would make the server the limit."""
+        await self._send(connection, b"".join(parts))
+        answer.written = [time.monotonic_ns()] * len(answer.due)
+        self.tokens += len(answer.due)
+        answer.whole = True
+
     async def _until(self, due: int) -> None:
-        """At least one turn of the loop: streams that are flooded take turns."""
         await asyncio.sleep(max(0.0, (due - time.monotonic_ns()) / 1e9))
 
     async def _send(self, connection: socket.socket, data: bytes) -> None:

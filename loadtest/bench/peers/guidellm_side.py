@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_QUESTION = "How does the Pod lifecycle work?"
+from loadtest.bench.fidelity_script import QUESTION
 
 
 def command(url: str, arrivals: str, rate: str, requests: int, tokens: int, seed: str, folder: Path) -> list[str]:
     """As its documentation shows it. Its questions are in a file: nothing is to be generated, or tokenized."""
     questions = folder / "questions.jsonl"
-    line = json.dumps({"prompt": _QUESTION, "output_tokens_count": tokens}) + "\n"
+    line = json.dumps({"prompt": QUESTION, "output_tokens_count": tokens}) + "\n"
     # It stops reading before the last ones.
     questions.write_text(line * 2 * requests, encoding="utf-8")
     return [

@@ -17,6 +17,8 @@ from typing import Any
 from locust import FastHttpUser, HttpUser, events, task
 from locust.env import Environment
 
+from loadtest.bench.fidelity_script import MODEL, QUESTION
+
 _PATH = "/v1/chat/completions"
 
 
@@ -48,8 +50,8 @@ def _keep(environment: Environment, **_: Any) -> None:
 def _question(environment: Environment) -> dict[str, Any]:
     assert environment.parsed_options is not None
     return {
-        "model": "scripted",
-        "messages": [{"role": "user", "content": "How does the Pod lifecycle work?"}],
+        "model": MODEL,
+        "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": environment.parsed_options.tokens,
         "stream": True,
     }
