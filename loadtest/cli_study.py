@@ -193,7 +193,10 @@ def loading_of(given: Mapping[str, Any], live: LiveView) -> Loading:
     """Of a command's values. Raises typer.BadParameter, and as `Loading`."""
     from loadtest.cost import check as check_price
 
-    check_price(given["gpu"], given["gpu_price"])
+    try:
+        check_price(given["gpu"], given["gpu_price"])
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
     _check_place(given["out"])
     _check_workload(load_options.passed(given), given["seed"])
     target = load_options.target_of(given["url"], given["model"], api_key(), given["plain"])

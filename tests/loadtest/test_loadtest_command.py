@@ -138,6 +138,7 @@ def test_a_run_of_users_that_misses_its_objectives(url: str, tmp_path: Path) -> 
         (["run", "URL", "--plain", "--users", "2", "--duration", "5", "--warmup-s", "5"], WRONG, "leaves nothing"),
         (["run", "URL", "--plain", "--users", "2", "--mix", "dance=1"], WRONG, "dance"),
         (["run", "URL", "--plain", "--users", "2", "--out", "README.md/results"], WRONG, "nothing can be written to"),
+        (["run", "URL", "--plain", "--users", "2", "--gpu", "L5"], WRONG, "'L5' is not in the catalogue"),
         (["run", "file:///etc", "--users", "2"], WRONG, "no URL of a server"),
         (["run", "http://me:secret@127.0.0.1:1", "--users", "2"], WRONG, "must have no user, password"),
         (["run", "http://127.0.0.1:1", "--users", "2"], MISSED, "nobody answers at http://127.0.0.1:1"),
