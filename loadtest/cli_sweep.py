@@ -58,6 +58,7 @@ def sweep(
     mix: load_options.Mix = None,
     prompt_tokens: load_options.PromptTokens = None,
     answer_tokens: load_options.AnswerTokens = None,
+    ignore_eos: load_options.IgnoreEos = False,
     turns: load_options.Turns = None,
     zipf: load_options.Zipf = None,
     unique: load_options.Unique = False,

@@ -143,6 +143,8 @@ class Exchange:
         body: dict[str, Any] = {"model": self.target.model, "messages": messages}
         if ask.max_tokens is not None:
             body["max_tokens"] = ask.max_tokens
+        if self.target.ignore_eos:
+            body["ignore_eos"] = True
         if streams:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         rag = {"collection": collection, "on_cold": self.target.on_cold}

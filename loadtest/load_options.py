@@ -65,6 +65,9 @@ PromptTokens: TypeAlias = Annotated[
     str | None, _option(_ASKED, "64, uniform:32-256 or lognormal:128,0.5; default: as the questions are.")
 ]
 AnswerTokens: TypeAlias = Annotated[str | None, _option(_ASKED, "Longest answer, alike; default: 256.")]
+IgnoreEos: TypeAlias = Annotated[
+    bool, _option(_ASKED, "All answers as long as they may be (vLLM's ignore_eos).", "--ignore-eos")
+]
 Turns: TypeAlias = Annotated[int | None, _option(_ASKED, "Questions of a conversation; default: 3.", min=1)]
 Zipf: TypeAlias = Annotated[
     float | None, _option(_ASKED, "Popularity of questions by Zipf's law; 0: all alike.", min=0)
@@ -126,6 +129,7 @@ _PASSED = (
     "cold_share",
     "plain",
     "on_cold",
+    "ignore_eos",
     "connect_s",
     "stall_s",
     "timeout_s",

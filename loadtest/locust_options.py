@@ -24,7 +24,7 @@ STOP_TIMEOUT_S = 60.0
 _KEPT = (
     *("arrivals", "mix", "every_s", "answers", "warmup_s", "num_users", "spawn_rate", "stop_timeout", "processes"),
     *("questions", "seed", "salt", "zipf", "prompt_tokens", "answer_tokens", "turns", "unique"),
-    *("collections", "cold_collections", "cold_share", "model", "plain", "on_cold"),
+    *("collections", "cold_collections", "cold_share", "model", "plain", "on_cold", "ignore_eos"),
     *("ready_s", "connect_s", "stall_s", "timeout_s"),
 )
 
@@ -61,6 +61,7 @@ class Settings:
                 options.plain,
                 options.on_cold or None,
                 Limits(options.connect_s, options.stall_s, options.timeout_s),
+                options.ignore_eos,
             ),
             workload=_workload(options),
             arrivals=arrivals.parse(options.arrivals) if options.arrivals else None,
@@ -117,6 +118,7 @@ def add(parser: Any) -> None:
     add_argument("--zipf", type=float, default=0.0, help="Popularity of questions by Zipf's law; 0: all alike.")
     add_argument("--prompt-tokens", default="", help="64, uniform:32-256 or lognormal:128,0.5; default: as they are.")
     add_argument("--answer-tokens", "--max-tokens", default="", help="Longest answer, alike; default: 256.")
+    add_argument("--ignore-eos", action="store_true", help="All answers as long as they may be (vLLM's ignore_eos).")
     add_argument("--turns", type=int, default=3, help="Questions of a conversation.")
     add_argument("--collections", default="", help="Asked by turns, by comma; default: the server's.")
     add_argument("--cold-collections", default="", help="Collections that nobody else asks, by comma.")

@@ -33,6 +33,7 @@ class Target:
 
     `url`: of the server or of its API; a `/v1` at its end is the same as none. `plain`: somebody else's server, which
     gets nothing that OpenAI's API does not know. `model`: empty until somebody chose one. `on_cold`: `rag.on_cold`.
+    `ignore_eos`: vLLM's parameter; answers go on until they have all tokens that they may have.
     """
 
     url: str
@@ -41,6 +42,7 @@ class Target:
     plain: bool = False
     on_cold: str | None = None
     limits: Limits = field(default_factory=Limits)
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)

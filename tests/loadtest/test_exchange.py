@@ -111,7 +111,10 @@ async def test_what_a_stream_says_is_kept() -> None:
     )
     ask = {"question": 3, "sources": ["pods.md"], "enough": 1, "answers": ["30 seconds"], "max_tokens": 9}
     async with faulty({"ours": said(ours)}) as server:
-        chat = {"ask": ask | {"collection": "docs"}, "target": {"plain": False, "on_cold": "wait", "api_key": "k"}}
+        chat = {
+            "ask": ask | {"collection": "docs"},
+            "target": {"plain": False, "on_cold": "wait", "api_key": "k", "ignore_eos": True},
+        }
         [[record], [other]] = await performed(job(server.url("ours"), **chat), job(server.url("good"), ask=ask))
     assert record["error"] is None
     assert (record["outcome"], record["cold"], record["resumed"], record["question"]) == ("answered", True, 1, 3)
@@ -122,6 +125,7 @@ async def test_what_a_stream_says_is_kept() -> None:
     assert (other["source_recall"], other["answer_match"], other["outcome"]) == (None, False, None)
     bodies = {path.split("/")[1]: body for path, body in server.seen}
     assert bodies["ours"]["rag"] == {"collection": "docs", "on_cold": "wait"}
+    assert bodies["ours"]["ignore_eos"] is True
     assert ["Authorization: Bearer k\r\n" in head for head in server.heads].count(True) == 1
     assert bodies["good"] == {
         "model": "m",
