@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from ingestion.patience import Patience
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import Build, Recipe
 from serving.index.embedder import LocalEmbedder
@@ -16,6 +17,9 @@ from serving.index.leases import Lease
 from serving.index.milvus import Milvus
 from serving.index.types import Vectors
 from serving.settings import EmbedderSettings, Settings
+
+#: A run that begins waits less for a part that is away than one that is under way: its address may be wrong.
+_BEGIN_S = 20.0
 
 
 class BulkEmbedder(Protocol):
@@ -117,8 +121,9 @@ async def hold_build(
 
     Raises WriterBusy when somebody else still holds it after `wait_s` seconds.
     """
+    patience = Patience(min(_BEGIN_S, settings.ingestion.patience_s))
     while True:
-        build = await open_build(parts, settings, collection)
+        build = await patience.call(open_build, parts, settings, collection)
         async with parts.catalog.leases.hold(f"run/{build.key}", doing, wait_s=wait_s) as lease:
             live = await parts.catalog.live_build(collection)
             if live is not None and live.key == build.key:

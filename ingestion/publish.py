@@ -156,7 +156,7 @@ class Publication:
     async def _verify(self, sample: Sample) -> int:
         vectors = [(row.chunk.uri, row.vector) for row in sample.rows]
         if self._run.resumed and len(vectors) < sample.size:
-            vectors += await self._written_before(sample.size - len(vectors))
+            vectors += await self._try(self._written_before, sample.size - len(vectors))
         store, run = self._parts.store, self._run
         return await self._try(verify_rows, store, run.index, run.build, run.snapshot, vectors)
 

@@ -47,4 +47,4 @@ async def test_every_task_of_our_own_server(staged: Staging) -> None:
     assert (unknown["error"], unknown["status"]) == ("http_4xx", 404)
     assert "collection_not_found" in unknown["message"]
     # Nobody ingests on this stage: the upload is taken, and waited for as long as its user does.
-    assert (uploaded["error"], uploaded["status"]) == ("timeout", 200)
+    assert uploaded["error"] == "timeout"
