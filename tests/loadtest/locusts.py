@@ -183,7 +183,7 @@ async def headless(
         return await started.ended(within_s)
 
 
-async def until(seen: Callable[[], object], within_s: float = 30.0) -> None:
+async def until(seen: Callable[[], object], within_s: float = 120.0) -> None:
     """Polls; a TimeoutError if it never becomes true."""
     async with asyncio.timeout(within_s):
         while not seen():  # noqa: ASYNC110 - what is waited for knows no events
