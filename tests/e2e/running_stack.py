@@ -113,7 +113,11 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 async def start_serve(data_dir: Path, *options: str, port: int = 0, **environment: str) -> Stack:
-    """`anchorage serve`, as its own process group, its output in a file."""
+    """`anchorage serve`, as its own process group, its output in a file.
+
+    Not as its own session: while vLLM's processes exchange messages by `sched_yield`, Linux 6.18 lets all that is in
+    another session (autogroup) wait for seconds, a test that reads their answer, too.
+    """
     log_file, mark = _log_file(data_dir), uuid.uuid4().hex
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -128,7 +132,7 @@ async def start_serve(data_dir: Path, *options: str, port: int = 0, **environmen
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            process_group=0,
         )
     return Stack(process, data_dir, log_file, mark)
 

@@ -31,6 +31,16 @@ def listen(environment, runner, **_):
     runner.send_message = recorded
 """
 
+#: A worker that is all set, and calls its master when it is told to.
+LATE = """
+import time
+from pathlib import Path
+
+Path(FOLDER, "set").touch()
+while not Path(FOLDER, "go").exists():
+    time.sleep(0.02)
+"""
+
 
 def asked(server: Server) -> list[str]:
     return sorted(json.dumps(body, sort_keys=True) for body in server.asked)
@@ -177,12 +187,15 @@ async def test_a_worker_that_comes_late_makes_a_closed_loop_void(tmp_path: Path)
     port = str(free_port())
     worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     kept = ("--run-time", "6", "--result", str(tmp_path / "result.json"))
-    async with serving(Server()) as server:
+    late = tmp_path / "late.py"
+    late.write_text(f"FOLDER = {str(tmp_path)!r}\n{LATE}")
+    async with serving(Server()) as server, locust(*worker, folder=tmp_path, files=[late]):
+        await until((tmp_path / "set").exists)
         started = locust("--host", server.url, *master, "--master-bind-port", port, *kept, folder=tmp_path)
         async with started as running, locust(*worker, folder=tmp_path):
             await until(lambda: len(server.asked) > 4)
-            async with locust(*worker, folder=tmp_path):
-                done = await running.ended()
+            (tmp_path / "go").touch()
+            done = await running.ended()
     assert done.code == 4
     assert [event["what"] for event in done.run.events] == ["load tester joined"]
     assert "asked nothing" in done.run.void[0]

@@ -182,10 +182,11 @@ async def test_vllms_metrics_are_on_the_page(stack: Stack) -> None:
     assert 'vllm:num_requests_waiting{replica="' in metrics
 
 
-@pytest.mark.xfail(reason="fails now and then since it waits for the first text; cause not found yet", strict=False)
 async def test_an_answer_outlives_its_engine(stack: Stack) -> None:
     """vLLM's worker is killed while it writes: the next engine goes on, and the answer is the one that was due."""
-    asked: dict[str, Any] = {"model": CHAT, "messages": HELLO, "max_tokens": 3000, "temperature": 0, "extra_body": ON}
+    # The next engine's sums differ by 7e-7 from the first one's, which had its tokens one by one. Over 1,000 tokens the
+    # best logit of this model leads by 4e-5 and more; over 3,000 it is 2e-7 once, and the answer may go another way.
+    asked: dict[str, Any] = {"model": CHAT, "messages": HELLO, "max_tokens": 1000, "temperature": 0, "extra_body": ON}
     due = await stack.client.chat.completions.create(**asked)
     workers = stack.processes("VLLM::Worker")
     stream = await stack.client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
@@ -198,7 +199,6 @@ async def test_an_answer_outlives_its_engine(stack: Stack) -> None:
                 worker.kill()
             workers = []
     assert chunk.model_extra is not None
-    # On a crowded machine the answer can be over before the kill is felt; test_survival holds to the number.
-    assert chunk.model_extra["rag"]["resumed"] <= 1
+    assert chunk.model_extra["rag"]["resumed"] == 1
     assert text == due.choices[0].message.content
     assert chunk.usage == due.usage
