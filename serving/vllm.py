@@ -159,6 +159,16 @@ def failure(message: str) -> Item:
     return (FAILED, "its engine process died and is being replaced" if died else message)
 
 
+def is_failed(batch: Sequence[Item]) -> bool:
+    """Whether it says that the engine broke: no text comes after that."""
+    for item in reversed(batch):
+        if type(item) is str:
+            return False
+        if item[0] == FAILED:
+            return True
+    return False
+
+
 def events(batch: Sequence[Item]) -> list[GenerationEvent]:
     """The batch as generation events. Raises what an item says: InvalidRequest, PromptTooLong, EngineUnavailable."""
     told = batch[1:] if batch and type(batch[0]) is tuple and batch[0][0] == IDS else batch

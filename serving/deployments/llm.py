@@ -125,9 +125,12 @@ class Llm:
                 if done and relay.ended:
                     batch.append(done)
                     done, finished = None, True
+                if vllm.is_failed(batch):
+                    await self._leave_if_dead()
                 if batch:
                     yield batch
             if relay.failure is not None:
+                await self._leave_if_dead()
                 yield [vllm.failure(f"{type(relay.failure).__name__}: {relay.failure}")]
             elif done:
                 finished = True
@@ -142,6 +145,7 @@ class Llm:
     async def _leave_if_dead(self) -> None:
         """A dead engine refuses at once whatever it gets, so it looks like the least loaded of all: routers would send
         it everything for the 6 s until Serve has seen three checks fail. Without this process they ask another one.
+        Before a failure is told: whoever hears of it asks again at once, and must not find this engine once more.
         """
         try:
             await self._engine.check_health()
