@@ -52,6 +52,6 @@ def limits(run: Run) -> list[str]:
         what = "requests were sent" if run.load["kind"] == "open" else "its event loop was"
         reasons.append(
             f"the load tester was the limit: {what} {1000 * late:.1f} ms late (p99; limit {1000 * limit:.1f} ms); "
-            "give it a core of its own, more processes, or less to do; beside the server, precedence: sudo chrt -f 5 …"
+            "give it a core of its own, more processes, or less to do (beside the server, precedence: sudo chrt -f 5 …)"
         )
     return reasons

@@ -60,6 +60,8 @@ def of_cluster(cluster: Cluster, namespace: str) -> Looking:
         root = f"/api/v1/namespaces/{namespace}"
         pods = [pod for pod in cluster.items(f"{root}/pods") if _ours(pod)]
         ready, wanted = _groups(pods), _wanted(cluster, namespace)
+        for group in wanted:
+            ready.setdefault(group, frozenset())
         missing = []
         for thing in _controllers(cluster, namespace):
             name = str(thing["metadata"]["name"])

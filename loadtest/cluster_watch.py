@@ -130,7 +130,7 @@ def around_events(run: Run, before_s: float = BEFORE_S, after_s: float = AFTER_S
 
 
 def _near(record: Record, times: Sequence[float], before_s: float, after_s: float) -> bool:
-    return any(record.at_s <= at + after_s and record.at_s + record.total_s >= at - before_s for at in times)
+    return any(record.at_s <= at + after_s and record.ended_s >= at - before_s for at in times)
 
 
 def _began(run: Run) -> float:

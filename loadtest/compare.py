@@ -112,9 +112,8 @@ def compare(
     """Raises ConfigurationError where no load of one is a load of the other, or what is, is void.
 
     A gated metric fails where b is worse by more than `tolerance` of a (times: and a millisecond), and by more than
-    chance. As many metrics and
-    loads are tested at once, one of them would be "worse" by chance quite often: Holm's step-down procedure (1979)
-    keeps the probability of any false alarm at 5 %.
+    chance. As many metrics and loads are tested at once, one of them would be "worse" by chance quite often: Holm's
+    step-down procedure (1979) keeps the probability of any false alarm at 5 %.
     """
     slo = _slo_of(a)
     warnings = list(_warnings(a, b))

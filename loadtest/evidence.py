@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 from loadtest.bootstrap import interval
 from loadtest.figures import figures
@@ -12,7 +12,7 @@ from loadtest.metrics import value
 from loadtest.run import Run
 from loadtest.slo import Judged, Objective, Slo, judge
 from loadtest.steadiness import steady
-from loadtest.sweep import Outcome
+from loadtest.sweep import Outcome, beyond
 
 #: Farther from its bound than this (factor 20) nothing needs to be told apart.
 FARTHEST = 3.0
@@ -35,7 +35,7 @@ def outcome(slo: Slo, runs: Sequence[Run]) -> Outcome:
     found = [(one, _excess(one, judged[one.name], runs, slo)) for one in searchable(slo) if one.name in judged]
     if not found:
         return Outcome(-FARTHEST, 1.0, growing)
-    binding, (excess, spread) = max(found, key=lambda each: _chance(*each[1]))
+    binding, (excess, spread) = max(found, key=lambda each: beyond(*each[1]))
     return Outcome(excess, spread, growing, binding=binding.metric.title)
 
 
@@ -67,7 +67,3 @@ def _distance(one: Objective, measured: float) -> float:
         bad, bound = 1 - measured, 1 - one.bound
     tiny = math.exp(-FARTHEST) * max(bound, 1e-6)
     return min(FARTHEST, math.log(max(bad, tiny) / max(bound, 1e-6)))
-
-
-def _chance(excess: float, spread: float) -> float:
-    return NormalDist().cdf(excess / max(spread, 1e-3))

@@ -12,7 +12,7 @@ import orjson
 
 from loadtest.connection import Connections, pause
 from loadtest.failures import Failure, shortened
-from loadtest.lived import Lived
+from loadtest.lived import Lived, mapping
 from loadtest.record import Record
 from loadtest.reply import Streamed, Whole
 from loadtest.target import Target
@@ -107,7 +107,7 @@ class Exchange:
             if names := _models(data):
                 found["models"] = ", ".join(names[:_MOST_MODELS]) + (", …" if len(names) > _MOST_MODELS else "")
             if parts := data.get("parts"):
-                found["parts"] = ", ".join(_part(name, state) for name, state in _mapping(parts).items())
+                found["parts"] = ", ".join(_part(name, state) for name, state in mapping(parts).items())
         return found
 
     def close(self) -> None:
@@ -206,9 +206,5 @@ def _models(data: Mapping[str, Any]) -> list[str]:
 
 
 def _part(name: str, state: Any) -> str:
-    said = _mapping(state)
+    said = mapping(state)
     return f"{name} ready" if said.get("ready") else shortened(f"{name} not ready: {said.get('reason') or 'no reason'}")
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

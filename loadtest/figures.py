@@ -131,7 +131,7 @@ def figures(run: Run, slo: Good | None = None) -> Figures:
         gap=Percentiles.of(run.measured_gaps()),
         total=_waits(asked, end_s),
         dispatch=Percentiles.of(one.dispatch_s for one in records),
-        errors=_errors(records),
+        errors=failed(records),
         errors_share=1 - len(answered) / len(records) if records else None,
         shares=_shares(answered),
         quality={name: _mean(quality(one, name) for one in answered) for name in QUALITY},
@@ -140,7 +140,7 @@ def figures(run: Run, slo: Good | None = None) -> Figures:
         tasks={task: _task(those) for task in TASKS if (those := [one for one in records if one.task == task])},
         goodput=None if good is None else _per(good, measured_s),
         good_share=None if good is None or not records else good / len(records),
-        in_flight_mean=_per(sum(overlap_s(run, one.at_s, one.at_s + one.total_s) for one in run.records), measured_s),
+        in_flight_mean=_per(sum(overlap_s(run, one.at_s, one.ended_s) for one in run.records), measured_s),
         in_flight_most=_most_in_flight(run),
         client_cpu=max((client.cpu_share for client in run.clients), default=None),
         void=tuple(run.void),
@@ -201,7 +201,7 @@ def overlap_s(run: Run, since_s: float, until_s: float) -> float:
 
 
 def _ends_within(record: Record, run: Run) -> bool:
-    return run.warmup_s <= record.at_s + record.total_s < run.duration_s
+    return run.warmup_s <= record.ended_s < run.duration_s
 
 
 def _per(amount: float, seconds: float) -> float:
@@ -214,7 +214,7 @@ def _tokens(run: Run) -> tuple[float, float]:
     given = 0.0
     for one in run.records:
         if one.tokens_out:
-            since_s, until_s = one.at_s + (one.ttft_s or one.dispatch_s), one.at_s + one.total_s
+            since_s, until_s = one.answering_s, one.ended_s
             whole_s = max(until_s - since_s, 1e-6)
             given += one.tokens_out * overlap_s(run, since_s, since_s + whole_s) / whole_s
     return taken, given
@@ -226,11 +226,11 @@ def _waits(records: Iterable[Record], of: Any) -> Percentiles:
     return Percentiles.of((value for value, _ in values), at_least=in_vain)
 
 
-def _errors(records: Sequence[Record]) -> list[Failed]:
+def failed(records: Sequence[Record]) -> list[Failed]:
     """The most frequent first; the message that was said most often of each."""
-    failed = [one for one in records if one.error is not None]
-    counts = Counter(str(one.error) for one in failed)
-    said = {kind: Counter(one.message for one in failed if one.error == kind) for kind in counts}
+    errors = [one for one in records if one.error is not None]
+    counts = Counter(str(one.error) for one in errors)
+    said = {kind: Counter(one.message for one in errors if one.error == kind) for kind in counts}
     return [
         Failed(kind, count, count / len(records), said[kind].most_common(1)[0][0])
         for kind, count in counts.most_common()
@@ -281,9 +281,9 @@ def _most_in_flight(run: Run) -> int:
 
 def _changes(run: Run) -> Iterator[tuple[float, int]]:
     for one in run.records:
-        if overlap_s(run, one.at_s, one.at_s + one.total_s) > 0:
+        if overlap_s(run, one.at_s, one.ended_s) > 0:
             yield max(one.at_s, run.warmup_s), 1
-            yield one.at_s + one.total_s, -1
+            yield one.ended_s, -1
 
 
 def _plain(value: Any) -> Any:

@@ -74,8 +74,7 @@ class Gathering:
         part.reports = report.number + 1
         part.client.name = report.name
         part.client.cpu_by_second += report.cpu
-        for late in report.lags:
-            part.client.lag_s.add(late)
+        part.client.lag_s.add_all(report.lags)
         for record in report.records:
             self.run.add(record)
         part.in_flight = report.in_flight

@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.result_table import spoken
+
 _EVERY_S = 10.0
 _UNKNOWN = "–"
 #: As `loadtest.progress` has them, and what people call them.
@@ -69,7 +71,7 @@ class LiveView:
         table = Table.grid(padding=(0, 3))
         for _ in range(4):
             table.add_column(min_width=16)
-        table.add_row(*(f"{name} [bold]{_time(progress[key])}[/]" for key, name in _TIMES))
+        table.add_row(*(f"{name} [bold]{spoken(progress[key])}[/]" for key, name in _TIMES))
         failed = progress["failed"]
         table.add_row(
             f"answers/s [bold]{_number(progress['rate'])}[/]",
@@ -80,18 +82,12 @@ class LiveView:
         return Group(head, table)
 
     def _words(self, progress: Mapping[str, Any]) -> list[str]:
-        times = [f"{name} {_time(progress[key])}" for key, name in _TIMES]
+        times = [f"{name} {spoken(progress[key])}" for key, name in _TIMES]
         counts = [
             f"{_number(progress['rate'])} answers/s",
             *(f"{progress[name]} {name.replace('_', ' ')}" for name in ("in_flight", "done", "failed")),
         ]
         return [escape(str(progress["phase"])), *counts, *times]
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return _UNKNOWN
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def _number(value: float | None) -> str:

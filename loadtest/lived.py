@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from loadtest.connection import Killed
 from loadtest.failures import Broken, Failure
+from loadtest.percentiles import rank
 from loadtest.quality import judge
 from loadtest.record import Record
 from loadtest.reply import Reply, Streamed, Whole
@@ -95,7 +95,7 @@ class Lived:
         self.record.pieces = 1 if self.text else 0
         self.record.truncated = choice.get("finish_reason") == "length"
         self._annotations = annotations if isinstance(annotations, list) else ()
-        self._usage, self._rag = _mapping(data.get("usage")), _mapping(data.get("rag"))
+        self._usage, self._rag = mapping(data.get("usage")), mapping(data.get("rag"))
 
     def _keep_stream(self, reply: Streamed) -> None:
         record = self.record
@@ -107,7 +107,7 @@ class Lived:
         if reply.gaps_s:
             ordered = sorted(reply.gaps_s)
             record.longest_gap_s = ordered[-1]
-            record.gap_p99_s = ordered[math.ceil(0.99 * len(ordered)) - 1]
+            record.gap_p99_s = ordered[rank(99, len(ordered)) - 1]
         self._annotations, self._usage, self._rag = reply.annotations, reply.usage, reply.rag
 
     def _keep_what_is_said(self) -> None:
@@ -118,7 +118,7 @@ class Lived:
         record.outcome = outcome if isinstance(outcome, str) else None
         record.cold = rag.get("cold") is True
         record.resumed = _count(rag.get("resumed")) or 0
-        timings = _mapping(rag.get("timings_ms"))
+        timings = mapping(rag.get("timings_ms"))
         record.stages_s = {
             stage: value / 1000 for stage, value in timings.items() if isinstance(value, int | float) and value >= 0
         }
@@ -131,7 +131,8 @@ class Lived:
         record.citations, record.citations_valid = quality.citations, quality.citations_valid
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """An empty one for what is none: who measures takes a server as it is."""
     return value if isinstance(value, dict) else {}
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from loadtest.figures import Failed, Figures, Mean, Share, TaskFigures
 from loadtest.histogram import Times
 from loadtest.percentiles import Percentiles
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 def pooled(several: Sequence[Figures]) -> Figures:
@@ -51,7 +55,7 @@ def pooled(several: Sequence[Figures]) -> Figures:
     )
 
 
-def _by_name(those: Sequence[Mapping], joined: Callable) -> dict:  # type: ignore[type-arg]
+def _by_name(those: Sequence[Mapping[_K, _V]], joined: Callable[[Sequence[_V]], _V]) -> dict[_K, _V]:
     """Names in the order of the one that has most of them."""
     order = dict.fromkeys(name for one in sorted(those, key=len, reverse=True) for name in one)
     return {name: joined([one[name] for one in those if name in one]) for name in order}

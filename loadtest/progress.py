@@ -39,7 +39,7 @@ class Progress:
 
     def add(self, record: Record) -> None:
         """Before the record's gaps are counted and dropped."""
-        ended = record.at_s + record.total_s
+        ended = record.ended_s
         if not record.ok:
             self.failed += 1
             return

@@ -94,6 +94,16 @@ class Record:
     def ok(self) -> bool:
         return self.error is None
 
+    @property
+    def ended_s(self) -> float:
+        """From the start of the run, as `at_s`."""
+        return self.at_s + self.total_s
+
+    @property
+    def answering_s(self) -> float:
+        """From the start of the run: since when its tokens came, evenly spread until `ended_s`."""
+        return self.at_s + (self.ttft_s or self.dispatch_s)
+
 
 def http_kind(status: int) -> ErrorKind:
     """429 and 503 have kinds of their own: they say "later", the others say "never" or "broken"."""

@@ -56,10 +56,11 @@ def found_line(found: Found) -> str:
 
 
 def _times(times: Percentiles) -> list[str]:
-    return [_time(times.at(percent)) for percent in _PERCENTS] + [_time(times.longest)]
+    return [spoken(times.at(percent)) for percent in _PERCENTS] + [spoken(times.longest)]
 
 
-def _time(seconds: float | None) -> str:
+def spoken(seconds: float | None) -> str:
+    """`250 ms`, `2.50 s`; a dash where it is not known."""
     if seconds is None:
         return "–"
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"

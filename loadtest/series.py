@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from loadtest.figures import first_text_s
 from loadtest.percentiles import ranked
-from loadtest.record import Record
 from loadtest.run import Run
 
 
@@ -17,18 +16,16 @@ from loadtest.run import Run
 class Series:
     """A value for each second of the run, from its start (the warm-up too) until the last answer.
 
-    `arrivals`: requests by their intended start; `answers` and `errors`: by their end; `ttft_p50`, `ttft_p95`: of
-    those that were meant to start then, None where none was; `in_flight`: on average over the second; `tokens_out`:
-    spread evenly from an answer's first text to its end; `client_cpu`: of the busiest process, None where not looked.
+    `arrivals`: requests by their intended start; `answers` and `errors`: by their end; `ttft_p95`: of those that were
+    meant to start then, None where none was; `in_flight`: on average over the second; `client_cpu`: of the busiest
+    process, None where not looked.
     """
 
     arrivals: Sequence[int]
     answers: Sequence[int]
     errors: Mapping[str, Sequence[int]]
-    ttft_p50: Sequence[float | None]
     ttft_p95: Sequence[float | None]
     in_flight: Sequence[float]
-    tokens_out: Sequence[float]
     client_cpu: Sequence[float | None]
 
     def __len__(self) -> int:
@@ -36,7 +33,7 @@ class Series:
 
 
 def series(run: Run) -> Series:
-    last_s = max((one.at_s + one.total_s for one in run.records), default=0.0)
+    last_s = max((one.ended_s for one in run.records), default=0.0)
     seconds = math.floor(max(run.duration_s, last_s)) + 1
     kinds = sorted({one.error for one in run.records if one.error is not None})
     ttft: list[list[float]] = [[] for _ in range(seconds)]
@@ -45,18 +42,12 @@ def series(run: Run) -> Series:
             ttft[int(one.at_s)].append(value)
     return Series(
         arrivals=_counted((one.at_s for one in run.records), seconds),
-        answers=_counted((_end(one) for one in run.records if one.ok), seconds),
-        errors={kind: _counted((_end(one) for one in run.records if one.error == kind), seconds) for kind in kinds},
-        ttft_p50=[ranked(values, 50) for values in ttft],
+        answers=_counted((one.ended_s for one in run.records if one.ok), seconds),
+        errors={kind: _counted((one.ended_s for one in run.records if one.error == kind), seconds) for kind in kinds},
         ttft_p95=[ranked(values, 95) for values in ttft],
-        in_flight=_spread(((one.at_s, _end(one), 1.0) for one in run.records), seconds),
-        tokens_out=_spread((_tokens(one) for one in run.records if one.tokens_out), seconds),
+        in_flight=_overlapping(((one.at_s, one.ended_s) for one in run.records), seconds),
         client_cpu=_busiest(run, seconds),
     )
-
-
-def _end(record: Record) -> float:
-    return record.at_s + record.total_s
 
 
 def _counted(moments_s: Iterable[float], seconds: int) -> list[int]:
@@ -66,17 +57,11 @@ def _counted(moments_s: Iterable[float], seconds: int) -> list[int]:
     return counts
 
 
-def _tokens(record: Record) -> tuple[float, float, float]:
-    since_s = record.at_s + (record.ttft_s or record.dispatch_s)
-    until_s = max(_end(record), since_s + 1e-6)
-    return since_s, until_s, (record.tokens_out or 0) / (until_s - since_s)
-
-
-def _spread(spans: Iterable[tuple[float, float, float]], seconds: int) -> list[float]:
-    """Mean over each second of the sum of (from, to, height)."""
+def _overlapping(spans: Iterable[tuple[float, float]], seconds: int) -> list[float]:
+    """Mean over each second of how many there are of (from, to)."""
     changes = [0.0] * (seconds + 1)
-    for since_s, until_s, height in spans:
-        for moment_s, sign in ((since_s, height), (until_s, -height)):
+    for since_s, until_s in spans:
+        for moment_s, sign in ((since_s, 1), (until_s, -1)):
             whole, part = int(moment_s), moment_s % 1
             # In the second in which it begins it counts for what is left of it, in the following ones wholly.
             changes[min(whole, seconds)] += sign * (1 - part)

@@ -50,7 +50,7 @@ def steady(run: Run) -> Steadiness:
     since_s = _settled_s(run)
     part_s = (run.duration_s - since_s) / _PARTS
     begun = sorted(one.at_s for one in run.records)
-    over = sorted(one.at_s + one.total_s for one in run.records)
+    over = sorted(one.ended_s for one in run.records)
     edges = [since_s + part_s * number for number in range(_PARTS + 1)]
     lines = [bisect_right(begun, edge) - bisect_right(over, edge) for edge in edges]
     arrivals = bisect_right(begun, edges[-1]) - bisect_right(begun, edges[0])

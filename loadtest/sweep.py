@@ -287,9 +287,13 @@ class Sweep:
 
 
 def _chance(outcome: Outcome, runs: int) -> float:
-    """That the objectives are not kept: of the excess being above 0, with its spread."""
+    """That the objectives are not kept, as far as so many runs can tell."""
     most = _CLAIM if runs == 1 else _CLAIM_REPEATED
     if outcome.growing:
         return most
-    chance = NormalDist().cdf(outcome.excess / max(outcome.spread, _LEAST_SPREAD))
-    return min(most, max(1 - most, chance))
+    return min(most, max(1 - most, beyond(outcome.excess, outcome.spread)))
+
+
+def beyond(excess: float, spread: float) -> float:
+    """The probability that the excess is above 0."""
+    return NormalDist().cdf(excess / max(spread, _LEAST_SPREAD))

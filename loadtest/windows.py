@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from loadtest.figures import ASKING, Good, end_s, first_text_s, quality
+from loadtest.figures import ASKING, QUALITY, Good, end_s, first_text_s, quality
 from loadtest.metrics import Metric
 from loadtest.record import Record
 from loadtest.run import WINDOW_S, Run
@@ -170,11 +170,11 @@ _TIMES: dict[str, tuple[Callable[[Record], float | None], Sequence[str]]] = {
 
 def _amounts(one: Record, what: str, wide_s: float) -> Iterator[tuple[float, float]]:
     """What it adds to a rate, and when. The tokens of an answer are spread from its first text to its end."""
-    over_s = one.at_s + one.total_s
+    over_s = one.ended_s
     if what == "answered_rate" and one.ok:
         yield over_s, 1.0
     if what == "tokens_out_rate" and one.tokens_out:
-        since_s = one.at_s + (one.ttft_s or one.dispatch_s)
+        since_s = one.answering_s
         parts = max(1, math.ceil(4 * (over_s - since_s) / wide_s))
         for part in range(parts):
             yield since_s + (over_s - since_s) * (part + 0.5) / parts, one.tokens_out / parts
@@ -186,7 +186,7 @@ def _event(one: Record, what: str) -> float | None:
         return float(not one.ok)
     if not one.ok:
         return None
-    if what in ("source_recall", "answer_match", "citations_valid", "cited"):
+    if what in QUALITY:
         return quality(one, what)
     if one.task not in ASKING:
         return None

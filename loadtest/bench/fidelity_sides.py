@@ -153,7 +153,8 @@ class Stock:
 
 
 def _seconds(entry: dict[str, Any]) -> tuple[float | None, float | None]:
-    return tuple(entry[name] / 1000 if name in entry else None for name in ("p50_ms", "p99_ms"))  # type: ignore[return-value]
+    p50, p99 = (entry[name] / 1000 if name in entry else None for name in ("p50_ms", "p99_ms"))
+    return p50, p99
 
 
 @dataclass(frozen=True, slots=True)

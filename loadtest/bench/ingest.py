@@ -213,7 +213,8 @@ def _corpora(folder: Path, documents: int) -> tuple[Corpus, Corpus]:
     write_documents(folder / "first", documents, varying=VARYING)
     shutil.copytree(folder / "first", folder / "again")
     change(folder / "again", CHANGED)
-    return tuple(write_chunks(folder / name, folder / f"{name}.json") for name in ("first", "again"))  # type: ignore[return-value]
+    before, after = (write_chunks(folder / name, folder / f"{name}.json") for name in ("first", "again"))
+    return before, after
 
 
 def _rows(samples: Samples, peers: Sequence[Peer]) -> list[Row]:

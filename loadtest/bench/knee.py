@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import psutil
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from loadtest.bench.client import BenchError
 from loadtest.bench.knee_server import Places
 from loadtest.bench.processes import Launch, free_port, running
+from loadtest.bench.rounds import spread
 from loadtest.bench.table import Result, Row
 from loadtest.cli_study import Loading, Where
 from loadtest.evidence import outcome
@@ -56,41 +58,33 @@ class Size:
 async def measure(size: Size, progress: Progress) -> Result:
     """Raises BenchError where the client was the limit."""
     port = free_port()
-    arguments = ["loadtest.bench.knee_server", "--places", str(PLACES.number), "--port", str(port)]
+    arguments = ["loadtest.bench.knee_server", *PLACES.arguments(), "--port", str(port)]
     launch = Launch("knee server", arguments, {}, "/v1/models")
     with tempfile.TemporaryDirectory(prefix="anchorage-bench-", ignore_cleanup_errors=True) as folder:
         async with running(launch, port, Path(folder)) as server:
+            view = _Quiet()
             try:
-                return await asyncio.to_thread(_measured, server.url, size, progress)
+                return await asyncio.to_thread(_measured, server.url, size, progress, view)
             except asyncio.CancelledError:
-                _end_level()
+                view.stopped.set()
                 raise
 
 
-def _end_level() -> None:
-    """Of the thread that follows it: it goes no further then."""
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if "--headless" in child.cmdline():
-                child.terminate()
-
-
-def _measured(url: str, size: Size, progress: Progress) -> Result:
+def _measured(url: str, size: Size, progress: Progress, view: _Quiet) -> Result:
     slo = Slo.of({"ttft_p95_s": _BOUND_S, "errors_max": 0.001}, "the bench")
-    loading = Loading(Target(url, plain=True), {"plain": True, "unique": True}, Where(), _Quiet())
+    loading = Loading(Target(url, plain=True), {"plain": True, "unique": True}, Where(), view)
     loading.check()
-    found, runs = _swept(loading, slo, size, progress)
+    rate, found, runs = _swept(loading, slo, size, progress)
     knee, grid_runs = _grid(loading, slo, size, progress)
-    if found.rate is None:
-        raise BenchError(f"the sweep found nothing: {found.why}")
-    error = math.log(found.rate / knee)
+    error = rate / knee - 1
     row = Row(
         "knee, requests/s (p95 TTFT)",
-        f"{found.rate:g} in {runs} runs",
+        f"{rate:g} in {runs} runs",
         f"{knee:g} in {grid_runs} runs",
-        f"{100 * (found.rate / knee - 1):+.1f} %",
+        f"{100 * error:+.1f} %",
         f"within {100 * BAR:.0f} %",
         abs(error) <= BAR,
+        spread([error]),
     )
     return Result(
         [row],
@@ -102,7 +96,8 @@ def _measured(url: str, size: Size, progress: Progress) -> Result:
     )
 
 
-def _swept(loading: Loading, slo: Slo, size: Size, progress: Progress) -> tuple[Found, int]:
+def _swept(loading: Loading, slo: Slo, size: Size, progress: Progress) -> tuple[float, Found, int]:
+    """What it found, and the runs that took."""
     plan = Plan("poisson:{rate}", size.duration_s, size.warmup_s, 1, budget_s=3600.0, within=0.05, repeats=4)
     work = Sweeping(plan, slo, loading)
     with _task(progress, "sweep", None):
@@ -110,7 +105,9 @@ def _swept(loading: Loading, slo: Slo, size: Size, progress: Progress) -> tuple[
     found = work.found()
     if found is None or found.limited or work.ended:
         raise BenchError(f"the sweep came to no end: {work.ended or (found.why if found else '')}")
-    return found, len(work.study.runs)
+    if found.rate is None:
+        raise BenchError(f"the sweep found nothing: {found.why}")
+    return found.rate, found, len(work.study.runs)
 
 
 def _grid(loading: Loading, slo: Slo, size: Size, progress: Progress) -> tuple[float, int]:
@@ -118,7 +115,7 @@ def _grid(loading: Loading, slo: Slo, size: Size, progress: Progress) -> tuple[f
     knee, made = 0.0, 0
     rate = _LOWEST * PLACES.capacity
     levels = round(math.log(_HIGHEST / _LOWEST) / math.log1p(size.step))
-    with _task(progress, "grid", levels):
+    with _task(progress, "grid", levels) as task:
         for level in range(levels):
             runs = [_held(loading, rate, _GRID_SEED + 100 * level + number, size) for number in range(size.runs)]
             made += len(runs)
@@ -126,7 +123,9 @@ def _grid(loading: Loading, slo: Slo, size: Size, progress: Progress) -> tuple[f
             if judged.excess > 0 or judged.growing:
                 break
             knee, rate = rate, rate * (1 + size.step)
-            progress.advance(progress.task_ids[-1])
+            progress.advance(task)
+        else:
+            raise BenchError(f"every level of the grid is kept, up to {knee:g}/s")
     if not knee:
         raise BenchError(f"the lowest level of the grid, {rate:g}/s, is not kept: {judged}")
     return float(f"{knee:.4g}"), made
@@ -142,15 +141,20 @@ def _held(loading: Loading, rate: float, seed: int, size: Size) -> Run:
 
 
 class _Quiet(LiveView):
-    """The bench has a progress bar of its own."""
+    """The bench has a progress bar of its own. `stopped`: the level that is under way ends, and none follows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.console = Console(quiet=True)
+        self.stopped = threading.Event()
+
+    def update(self, progress: Mapping[str, Any]) -> None:
+        if self.stopped.is_set():
+            raise BenchError("stopped")
 
 
 @contextmanager
-def _task(progress: Progress, name: str, total: int | None) -> Iterator[None]:
+def _task(progress: Progress, name: str, total: int | None) -> Iterator[TaskID]:
     task = progress.add_task(name, total=total)
-    yield
+    yield task
     progress.update(task, completed=total or 1, total=total or 1)

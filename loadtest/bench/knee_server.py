@@ -35,6 +35,10 @@ class Places:
     service_s: float = 0.3
     sigma: float = 0.5
 
+    def arguments(self) -> list[str]:
+        """Of this file's command."""
+        return ["--places", str(self.number), "--service-s", str(self.service_s), "--sigma", str(self.sigma)]
+
     @property
     def capacity(self) -> float:
         """Requests a second beyond which the line grows for ever."""
@@ -76,8 +80,8 @@ async def capacity(places: Places, port: int = 0) -> AsyncIterator[str]:
         assert task is not None
         open_ones.add(task)
         try:
-            while await _exchange(reader, writer, line):
-                pass
+            while True:
+                await _exchange(reader, writer, line)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -94,8 +98,8 @@ async def capacity(places: Places, port: int = 0) -> AsyncIterator[str]:
             await asyncio.gather(*open_ones, return_exceptions=True)
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line) -> bool:
-    """One request; False: the client is gone."""
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line) -> None:
+    """One request. Raises IncompleteReadError when the client is gone."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     at = asyncio.get_running_loop().time()
     lengths = [int(one.split(":")[1]) for one in head if one.lower().startswith("content-length:")]
@@ -107,7 +111,6 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     else:
         _whole(writer, {"error": {"message": f"there is no {head[0]}"}}, "404 Not Found")
     await writer.drain()
-    return True
 
 
 def _whole(writer: asyncio.StreamWriter, answer: object, status: str = "200 OK") -> None:

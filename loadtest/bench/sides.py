@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.bench.client import BenchError, body_of, pieces_of
+from loadtest.bench.fidelity_script import QUESTION
 
 #: The chat that every side gets, besides its model and max_tokens.
 CHAT: dict[str, Any] = {
-    "messages": [{"role": "user", "content": "How does the Pod lifecycle work?"}],
+    "messages": [{"role": "user", "content": QUESTION}],
     "stream": True,
     "temperature": 0,
 }

@@ -103,7 +103,7 @@ class TruthServer:
 
     def _page(self, path: bytes) -> bytes:
         pages: dict[bytes, Any] = {
-            b"/events": {"tokens": self.tokens, "answers": len(self.answers)},
+            b"/events": {"tokens": self.tokens},
             b"/health": {},
             b"/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "anchorage"}]},
         }

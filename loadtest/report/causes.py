@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
-from loadtest.figures import QUALITY, Figures, Mean, Share, figures
+from loadtest.figures import QUALITY, Failed, Figures, Mean, Share, failed
 from loadtest.percentiles import Percentiles
+from loadtest.record import Record
 from loadtest.report.levels import Level
 from loadtest.report.parts import Cell, Section, Table, cells
 from loadtest.report.plot import LOOKS, Bar, Plot, exact, names
@@ -113,8 +113,8 @@ def _both(times: Percentiles | None) -> str:
 
 def errors(levels: Sequence[Level], runs: Sequence[Run]) -> Section:
     requests = sum(level.figures.requests for level in levels)
-    rows = [row for level in levels for row in _failed(level.label, level.figures)]
-    early = [row for at, run in enumerate(runs) for row in _failed(f"run {at + 1}", _warmup(run))]
+    rows = [row for level in levels for row in _failed(level.label, level.figures.errors)]
+    early = [row for at, run in enumerate(runs) for row in _failed(f"run {at + 1}", failed(_of_warmup(run)))]
     said = [] if rows else [f"None: all {plural(requests, 'request')} of the measured part were answered."]
     head = ["Kind", "Requests", "Share", "What was said, most often"]
     tables = [Table("Errors by kind", ["Level", *head], rows)] if rows else []
@@ -123,16 +123,16 @@ def errors(levels: Sequence[Level], runs: Sequence[Run]) -> Section:
     return Section("Errors", said, tables=tables)
 
 
-def _failed(label: str, of: Figures) -> Iterator[list[Cell]]:
-    for failed in of.errors:
+def _failed(label: str, errors: Sequence[Failed]) -> Iterator[list[Cell]]:
+    for one in errors:
         yield [
-            *cells(label, failed.kind, count(failed.count), share(failed.share)),
-            Cell(failed.message or "nothing was said", prose=True),
+            *cells(label, one.kind, count(one.count), share(one.share)),
+            Cell(one.message or "nothing was said", prose=True),
         ]
 
 
-def _warmup(run: Run) -> Figures:
-    return figures(replace(run, warmup_s=0.0, duration_s=run.warmup_s))
+def _of_warmup(run: Run) -> list[Record]:
+    return [one for one in run.records if one.at_s < run.warmup_s]
 
 
 def quality(levels: Sequence[Level]) -> Section:

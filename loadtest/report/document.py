@@ -72,7 +72,7 @@ def _environment() -> Environment:
 
 
 def _about(study: Study) -> str:
-    target = study.target.get("url") or study.target.get("base_url") or study.target.get("host")
+    target = study.target.get("url")
     model = study.settings.get("model") or study.target.get("model")
     began = began_at(study)
     parts = ("Load test", f"of {target}" if target else "", f"model {model}" if model else "", began)

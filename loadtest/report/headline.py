@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from loadtest.figures import Figures, without_llm
 from loadtest.metrics import Metric
+from loadtest.pooled import pooled
 from loadtest.report.levels import Level
 from loadtest.report.parts import Headline
 from loadtest.report.words import UNKNOWN, count, listed, number, per_second, plural, seconds, share
@@ -27,7 +28,7 @@ def headline(study: Study, levels: Sequence[Level], of: Level | None) -> Headlin
     if all(level.void for level in levels):
         return _void(levels)
     if not any(level.figures.answered for level in levels):
-        return _unanswered(of)
+        return _unanswered(pooled([level.figures for level in levels]))
     found = study.found
     return _found(study, levels, of) if found is not None else _one(study, of)
 
@@ -43,10 +44,10 @@ def _void(levels: Sequence[Level]) -> Headline:
     return Headline("void", "VOID: this test says nothing about the server", _sentence(why).rstrip("."), more)
 
 
-def _unanswered(of: Level) -> Headline:
-    failures = of.figures.errors
+def _unanswered(of: Figures) -> Headline:
+    failures = of.errors
     kinds = [f"{failed.count:,} {failed.kind}" for failed in failures] if failures[1:] else [failures[0].kind]
-    said = f"Nothing was answered: {_all(of.figures.requests)} failed ({listed(kinds)})"
+    said = f"Nothing was answered: {_all(of.requests)} failed ({listed(kinds)})"
     more = [f"What was said: {failures[0].message}"] if failures[0].message else []
     return Headline("bad", "NO ANSWERS", said, more)
 

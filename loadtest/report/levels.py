@@ -115,7 +115,7 @@ def label(run: Run) -> str:
 
 def _groups(study: Study) -> Iterator[tuple[list[int], bool | None, bool]]:
     """(numbers of runs, whether a sweep found that they met the SLO, void)."""
-    told = [one for one in (study.found or {}).get("levels", ()) if one["runs"]]
+    told = (study.found or {}).get("levels", ())
     for one in told:
         yield one["runs"], one["met"], one["void"]
     among = {number for one in told for number in one["runs"]}

@@ -25,7 +25,7 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Axis:
-    """`places` puts a value on a line; what lies outside of the ends is drawn at the end."""
+    """`place` puts a value on a line; what lies outside of the ends is drawn at the end."""
 
     label: str
     low: float

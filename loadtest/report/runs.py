@@ -9,7 +9,7 @@ from loadtest.client_limit import CPU_LIMIT, late_limit_s, lateness_s
 from loadtest.percentiles import Percentiles
 from loadtest.report.levels import Held, Level, label
 from loadtest.report.parts import Cell, Section, Table, cells
-from loadtest.report.words import UNKNOWN, count, number, plural, seconds, share, span
+from loadtest.report.words import UNKNOWN, count, number, plural, priced, seconds, share, span
 from loadtest.run import Run
 
 _PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -99,13 +99,12 @@ def _watched(at: int, run: Run) -> list[Cell]:
 
 
 def cost(of: Mapping[str, Any]) -> Section:
-    price = of.get("per_1000_answers")
-    currency = str(of.get("currency", ""))
+    currency = of.get("currency")
     facts = [
-        ("1,000 answers", UNKNOWN if price is None else f"{number(float(price))} {currency}"),
-        ("GPU", str(of.get("gpu", UNKNOWN))),
-        ("An hour of it", f"{number(of.get('gpu_hour'))} {currency}"),
+        ("1,000 answers", priced(of.get("per_1000_answers"), currency)),
+        ("GPU", str(of.get("gpu") or UNKNOWN)),
+        ("An hour of it", priced(of.get("gpu_hour"), currency)),
         ("GPU minutes used", number(of.get("gpu_minutes"))),
-        ("By", str(of.get("note", UNKNOWN))),
+        ("By", str(of.get("note") or UNKNOWN)),
     ]
     return Section("What it costs", facts=facts)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from loadtest.client_limit import CPU_LIMIT, LATE_FLOOR_S, LATE_SHARE
 from loadtest.report.parts import Section
-from loadtest.report.words import UNKNOWN, number
+from loadtest.report.words import UNKNOWN, number, seconds, share
 from loadtest.run import Study
 
 WORDS = (
@@ -40,9 +41,9 @@ WORDS = (
     ),
     (
         "Void",
-        "The client was the limit: its process was busy for more than 70 % of a core, or it sent its requests too "
-        "late (p99 of the dispatch delay above 1 ms and above 5 % of the median TTFT). Such a run says nothing about "
-        "the server.",
+        f"The client was the limit: its process was busy for more than {share(CPU_LIMIT)} of a core, or it sent its "
+        f"requests too late (p99 of the dispatch delay above {seconds(LATE_FLOOR_S)} and above {share(LATE_SHARE)} of "
+        "the median TTFT). Such a run says nothing about the server.",
     ),
     ("Source recall", "Of a question whose source is known: the share of its sources among the passages retrieved."),
     ("Answer match", "Of a question whose answer is known: the share of answers that have it in their text."),

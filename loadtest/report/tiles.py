@@ -9,7 +9,7 @@ from loadtest.figures import Mean
 from loadtest.report.headline import allowed, apart, written
 from loadtest.report.levels import Level
 from loadtest.report.parts import Cell, Sign, Table, Tile
-from loadtest.report.words import UNKNOWN, number, per_second, plural, seconds, share
+from loadtest.report.words import UNKNOWN, per_second, plural, priced, seconds, share
 
 
 def tiles(of: Level, cost: Mapping[str, Any] | None) -> list[Tile]:
@@ -57,11 +57,11 @@ def _unknown(value: float | None) -> Sign:
 def _cost(cost: Mapping[str, Any] | None) -> Tile:
     if cost is None:
         return Tile("Cost of 1,000 answers", UNKNOWN, "nobody looked at GPU nodes", "unknown")
-    price, currency = cost.get("per_1000_answers"), cost.get("currency") or ""
+    price, currency = cost.get("per_1000_answers"), cost.get("currency")
     if price is None:
         return Tile("Cost of 1,000 answers", UNKNOWN, str(cost.get("note") or ""), "unknown")
-    hour = f"{cost.get('gpu') or 'a GPU'} at {number(cost.get('gpu_hour'))} {currency} an hour"
-    return Tile("Cost of 1,000 answers", f"{number(float(price))} {currency}".strip(), hour)
+    hour = f"{cost.get('gpu') or 'a GPU'} at {priced(cost.get('gpu_hour'), currency)} an hour"
+    return Tile("Cost of 1,000 answers", priced(price, currency), hour)
 
 
 def objectives(shown: Sequence[Level]) -> Table | None:

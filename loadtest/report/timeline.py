@@ -9,7 +9,7 @@ from functools import partial
 from loadtest.client_limit import CPU_LIMIT
 from loadtest.report.parts import Cell, Table
 from loadtest.report.plot import LOOKS, Axis, Bar, Line, Plot, exact, linear
-from loadtest.report.words import UNKNOWN, listed, number, plural, seconds, share, span
+from loadtest.report.words import UNKNOWN, count, listed, number, plural, seconds, share, span
 from loadtest.run import Run, Sample
 from loadtest.series import Series, series
 
@@ -54,7 +54,9 @@ def changing(run: Run) -> list[str]:
 
 def unchanged(run: Run) -> list[str]:
     """A sentence for the others, where there are any."""
-    still = [f"{name} {_counts(run, name).pop()[0]}" for name in _deployments(run) if len(_counts(run, name)) == 1]
+    still = [
+        f"{name} {count(_counts(run, name).pop()[0])}" for name in _deployments(run) if len(_counts(run, name)) == 1
+    ]
     return [f"Replicas that stayed the same all the time: {listed(still)}."] if still else []
 
 

@@ -27,6 +27,10 @@ def seconds(value: float | None, digits: int = 3) -> str:
     return f"{number(value, digits)} s"
 
 
+def priced(value: float | None, currency: object) -> str:
+    return UNKNOWN if value is None else f"{number(value)} {currency or ''}".strip()
+
+
 def share(value: float | None, digits: int = 3) -> str:
     return UNKNOWN if value is None else f"{number(100 * value, digits)} %"
 

@@ -37,7 +37,7 @@ def test_a_script_is_known_before_it_is_played() -> None:
 
 
 async def test_the_log_says_when_each_token_was_written(tmp_path: Path) -> None:
-    """As the script has it, never much before; the moments are those at which a client sees the tokens, or earlier."""
+    """As the script has it, never much before."""
     script = Script(seed=1, tokens=6, first_s=0.02, gap_s=0.005, stall_s=0.05)
     async with scripted(script, tmp_path) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         answers = await asyncio.gather(*(client.post(PATH, json={"messages": [], "stream": True}) for _ in range(8)))
@@ -134,7 +134,7 @@ async def test_the_command_ends_by_its_bars() -> None:
             await process.wait()
     if not out:
         assert process.returncode == 1
-        assert b"does not count" in said
+        assert b"times in a row" in said, said  # void rounds; anything else is a fault of the bench
         return
     found = json.loads(out)
     assert process.returncode == (0 if found["passed"] else 1), said

@@ -118,9 +118,8 @@ def test_series_show_the_queue_behind_a_freeze() -> None:
     assert sum(found.arrivals) == len(run.records)
     assert sum(found.answers) + sum(map(sum, found.errors.values())) == len(run.records)
     assert math.isclose(sum(found.in_flight), sum(one.total_s for one in run.records), rel_tol=1e-9)
-    assert math.isclose(sum(found.tokens_out), sum(one.tokens_out or 0 for one in run.records), rel_tol=1e-6)
-    before = max(value for value in found.ttft_p50[5:15] if value is not None)
-    assert (found.ttft_p50[21] or 0) > 2 + before
+    before = max(value for value in found.ttft_p95[5:15] if value is not None)
+    assert (found.ttft_p95[21] or 0) > 2 + before
     assert max(found.in_flight[20:27]) > 3 * max(found.in_flight[5:15])
     assert len(found) == len(found.ttft_p95) == len(found.client_cpu) == len(found.in_flight)
 

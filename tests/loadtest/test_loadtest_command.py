@@ -21,7 +21,7 @@ import typer
 from loadtest.bench.knee_server import Places
 from loadtest.cli_study import Loading, Where
 from loadtest.cluster_watch import Watched
-from loadtest.evidence import FARTHEST
+from loadtest.evidence import FARTHEST, outcome
 from loadtest.extra import check_installed
 from loadtest.live import LiveView
 from loadtest.percentiles import Percentiles
@@ -45,7 +45,7 @@ MET, MISSED, WRONG, UNSURE, VOID, INTERRUPTED = 0, 1, 2, 3, 4, 130
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server process with `PLACES`."""
-    command = [sys.executable, "-m", "loadtest.bench.knee_server", "--places", str(PLACES.number)]
+    command = [sys.executable, "-m", "loadtest.bench.knee_server", *PLACES.arguments()]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -320,6 +320,11 @@ def test_a_sweep_finds_the_knee_of_a_fine_grid(url: str, tmp_path: Path) -> None
     grid = PLACES.capacity * 0.8
     while _p95_s(grid * 1.02) <= 0.5:
         grid *= 1.02
-    assert abs(math.log(found.rate / grid)) < 0.1, (found, grid)
+    # A busy machine makes a queue slower, never faster; how near the sweep comes is for `bench knee` to say.
+    assert found.rate < 1.1 * grid, (found, grid)
+    assert found.above is not None, found.why
+    assert found.rate < found.above < found.rate * (1 + plan.within) ** 2.01, found
+    levels = {level["rate"]: [work.study.runs[number] for number in level["runs"]] for level in found.levels}
+    assert outcome(slo, levels[found.rate][-1:]).excess <= 0, "it was held again, and kept"
     assert not found.limited
     assert len(work.study.runs) == sum(len(level["runs"]) for level in found.levels) <= 14

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from loadtest.client_limit import limits
 from loadtest.figures import figures
 from loadtest.percentiles import Percentiles
 from loadtest.record import Record
@@ -120,13 +121,25 @@ def test_close_miss() -> None:
     assert value != bound
 
 
-def test_void_run() -> None:
+@pytest.mark.parametrize(
+    ("busy", "late_s", "said", "advice"),
+    [
+        (0.93, 0.0, "client-0 used 93% of a core (limit 70%)", "Use more processes"),
+        (0.1, 0.2, r"requests were sent 2\d\d\.\d ms late \(p99; limit [\d.]+ ms\)", "Give it a core of its own"),
+    ],
+)
+def test_void_run(busy: float, late_s: float, said: str, advice: str) -> None:
     """A void run is no verdict: neither its sentence nor one of its figures is marked as kept."""
-    why = "the load tester was the limit: client-0 used 93% of a core (limit 70%); use more processes"
-    read = Read(page(one(void=[why])))
-    assert read.texts["h1"] == ["The load tester was the limit: client-0 used 93% of a core (limit 70%)"]
+    study = one()
+    run = study.runs[0]
+    run.clients[:] = [Client("client-0", busy)]
+    for record in run.records:
+        record.dispatch_s = late_s
+    run.void = limits(run)
+    read = Read(page(study))
+    assert re.fullmatch(f"The load tester was the limit: {said if late_s else re.escape(said)}", read.texts["h1"][0])
     assert "VOID: this test says nothing about the server" in read.text
-    assert "Use more processes" in read.text
+    assert advice in read.text
     assert "SLO KEPT" not in read.text
     assert not [text for text in read.texts["dd"] if "✓" in text]
 
@@ -140,6 +153,17 @@ def test_refused() -> None:
     assert read.texts["h1"] == ["Nothing was answered: all 20 requests failed (refused)"]
     assert "nobody listens on port 8000" in read.text
     assert read.text.count("not known") > 3
+
+
+def test_nothing_answered_at_any_level() -> None:
+    """Nor asked at the first of them: a sweep that was ended has a page all the same."""
+    runs = [Run({"kind": "open", "arrivals": f"poisson:{rate}", "rate": rate}, 10.0) for rate in (0.1, 2.0)]
+    for number in range(20):
+        runs[1].add(Record("stream", number / 2, total_s=0.001, error="refused", message="nobody listens"))
+    levels = [{"rate": rate, "runs": [at], "met": False, "void": False} for at, rate in enumerate((0.1, 2.0))]
+    found = {"rate": None, "above": 0.1, "sure": False, "chance": 0.5, "why": "", "limited": False, "levels": levels}
+    study = Study(runs, kind="sweep", slo=SLO, found=found)
+    assert headline(study) == "Nothing was answered: all 20 requests failed (refused)"
 
 
 @pytest.mark.parametrize(
@@ -264,6 +288,7 @@ def test_unknown_cost() -> None:
     tile = next(text for text in Read(page(study)).texts["div"] if text.startswith("Cost of 1,000"))
     assert "not known" in tile
     assert "no GPU: no node" in tile
+    assert not re.search(r"None\b(?!: all)", Read(page(study)).text)
 
 
 def test_hostile() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,10 @@ def test_progress_is_told_by_nearest_rank(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "progress.jsonl").read_text())
     assert (line["ttft_p50_s"], line["ttft_p95_s"], line["total_p50_s"], line["gap_p99_s"]) == (1.0, 2.0, 3.0, None)
     assert (line["done"], line["sent"]) == (2, 6)
+
+
+@pytest.mark.parametrize("spoilt", [lambda text: "", lambda text: text[: len(text) // 2], lambda text: "x" + text[1:]])
+def test_a_spoilt_histogram_is_named(spoilt: Callable[[str], str]) -> None:
+    """What hdrh says of one is of many kinds."""
+    with pytest.raises(ValueError, match="not an HDR histogram"):
+        Times.decoded(spoilt(Times.of([0.1, 0.2]).encoded()))

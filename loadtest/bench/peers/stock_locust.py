@@ -36,7 +36,6 @@ def _keep(environment: Environment, **_: Any) -> None:
     entries: dict[str, Any] = {
         name: {
             "count": entry.num_requests,
-            "failed": entry.num_failures,
             "p50_ms": entry.get_response_time_percentile(0.50),
             "p90_ms": entry.get_response_time_percentile(0.90),
             "p99_ms": entry.get_response_time_percentile(0.99),
