@@ -80,7 +80,7 @@ $(VENV)/.installed-cluster: $(BIN)/python $(LOCKED)
 
 $(VENV)/.installed-loadtest: $(BIN)/python $(LOCKED)
 	@echo "Installing Anchorage into $(VENV) with what load tests need"
-	$(PIP) install -c constraints.txt -e '.[loadtest,plot,cluster]'
+	$(PIP) install -c constraints.txt -e '.[loadtest,cluster]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(BIN)/python $(LOCKED)

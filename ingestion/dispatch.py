@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.cluster.connection import Cluster
-from serving.errors import ClusterRefused, ClusterUnavailable, ConfigurationError, NotFound
+from serving.errors import ConfigurationError, NotFound
 
 #: KubeRay makes pods' names of it.
 _LONGEST_NAME = 47
@@ -68,7 +68,8 @@ class RayJobs:
         found = self._find(template)
         if found is None:
             raise NotFound(f"There is no RayJob {template!r} in namespace {self._namespace!r} to make a copy of.")
-        self._create(copy_of(found, copy))
+        job = copy_of(found, copy)
+        self._cluster.create_once(self._path, job, {"fieldManager": _MANAGER}, patience_s=PATIENCE_S)
 
     def follow(self, name: str, on_state: Callable[[str], None] = lambda state: None) -> Ended:
         """Raises as `dispatch`."""
@@ -89,22 +90,6 @@ class RayJobs:
 
     def _find(self, name: str) -> dict[str, Any] | None:
         return self._cluster.find(f"{self._path}/{name}")
-
-    def _create(self, job: Mapping[str, Any]) -> None:
-        """Again, where it is not known whether it was done: under one name there is one job."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self._cluster.create(self._path, dict(job), {"fieldManager": _MANAGER})
-                return
-            except ClusterRefused as refused:
-                if refused.reason != "AlreadyExists":
-                    raise
-                return
-            except ClusterUnavailable:
-                if time.monotonic() + self._look_s > deadline:
-                    raise
-                time.sleep(self._look_s)
 
 
 def copy_of(template: Mapping[str, Any], copy: Copy) -> dict[str, Any]:

@@ -20,8 +20,9 @@ def register(app: typer.Typer) -> None:
     from loadtest.cli_report import report
     from loadtest.cli_run import run
     from loadtest.cli_sweep import sweep
+    from loadtest.flat_options import flat
 
     commands = typer.Typer(help=HELP, no_args_is_help=True)
     for command in (run, sweep, compare, report):
-        commands.command()(command)
+        commands.command()(flat(command))
     app.add_typer(commands, name="loadtest")

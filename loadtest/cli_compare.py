@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtest.extra import check_installed
+from loadtest.extra import SHOWING, check_installed
 from serving.cli_options import AsJson
 from serving.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from loadtest.compare import Comparison, Level, Row
-    from loadtest.run import Study
 
 UNUSABLE = 4
 _STYLES = {"better": "green", "worse": "red", "gone": "red", "too little data": "dim", "no difference seen": ""}
@@ -47,16 +46,17 @@ def compare(
     (5 % for all of them together); 2 the command line is wrong; 4 the results are void, or cannot be compared: also
     where there is too little data for something that is gated, at every load.
     """
-    check_installed()
+    check_installed(*SHOWING)
     from loadtest.compare import GATE
     from loadtest.compare import compare as compared
+    from loadtest.run import Study
 
     names, allowed = _names(gate) or GATE, _share(tolerance)
     out = Console(highlight=False, soft_wrap=True)
     if not out.is_terminal:
         out.width = 120
     try:
-        found = compared(_study(a), _study(b), gate=names, tolerance=allowed, allow_void=allow_void, seed=seed)
+        found = compared(Study.load(a), Study.load(b), gate=names, tolerance=allowed, allow_void=allow_void, seed=seed)
     except ConfigurationError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]Error:[/] {escape(str(error))}")
         raise typer.Exit(UNUSABLE) from error
@@ -72,12 +72,6 @@ def _code(found: Comparison) -> int:
     if found.failed:
         return 1
     return 0 if found.judged and not found.unjudged else UNUSABLE
-
-
-def _study(path: Path) -> Study:
-    from loadtest.run import Study
-
-    return Study.load(path / "result.json" if path.is_dir() else path)
 
 
 def _names(gate: str | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from loadtest.extra import check_installed
+from loadtest.extra import SHOWING, check_installed
 
 
 def report(
@@ -18,12 +18,11 @@ def report(
     ] = None,
 ) -> None:
     """Make the report of a result again: one HTML file that opens anywhere, offline."""
-    check_installed()
+    check_installed(*SHOWING)
     from loadtest.cli_study import write
     from loadtest.report import page
     from loadtest.run import Study
 
-    file = result / "result.json" if result.is_dir() else result
-    path = out or file.with_name("report.html")
-    write(path, page(Study.load(file)))
+    path = out or (result if result.is_dir() else result.parent) / "report.html"
+    write(path, page(Study.load(result)))
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"report: {path}", markup=False)

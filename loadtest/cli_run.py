@@ -3,56 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from loadtest import cli_on_cluster, load_options
 from loadtest.extra import check_installed
-from serving.cli_options import AsJson
 
 if TYPE_CHECKING:
+    from loadtest.cli_study import Loading
     from loadtest.figures import Figures
+    from loadtest.slo import Slo
 
 
 def run(
     url: load_options.Url,
+    *,
+    asked: load_options.Asked,
+    where: cli_on_cluster.Where,
+    lasting: load_options.Lasting,
+    result: load_options.Result,
     arrivals: load_options.ArrivalsSpec = None,
     users: load_options.Users = None,
     every_s: load_options.EveryS = None,
-    duration: load_options.DurationS = 60,
-    warmup_s: load_options.WarmupS = None,
-    seed: load_options.Seed = 1,
-    workers: load_options.Processes = None,
-    model: load_options.Model = None,
-    questions: load_options.Questions = None,
-    mix: load_options.Mix = None,
-    prompt_tokens: load_options.PromptTokens = None,
-    answer_tokens: load_options.AnswerTokens = None,
-    ignore_eos: load_options.IgnoreEos = False,
-    turns: load_options.Turns = None,
-    zipf: load_options.Zipf = None,
-    unique: load_options.Unique = False,
-    collections: load_options.Collections = None,
-    cold_collections: load_options.ColdCollections = None,
-    cold_share: load_options.ColdShare = None,
-    plain: load_options.Plain = False,
-    on_cold: load_options.OnCold = None,
-    connect_s: load_options.ConnectS = None,
-    stall_s: load_options.StallS = None,
-    timeout_s: load_options.TimeoutS = None,
-    slo: load_options.SloFile = None,
-    out: load_options.Out = None,
-    as_json: AsJson = False,
-    on_cluster: cli_on_cluster.OnCluster = False,
-    cluster: cli_on_cluster.WithCluster = False,
-    namespace: cli_on_cluster.Namespace = "anchorage",
-    context: cli_on_cluster.Context = None,
-    kubeconfig: cli_on_cluster.Kubeconfig = None,
-    image: cli_on_cluster.Image = "",
-    keep: cli_on_cluster.Keep = False,
-    gpu: load_options.Gpu = "",
-    gpu_price: load_options.GpuPrice = None,
 ) -> None:
     """Hold one load and say what its users felt: `run http://localhost:8000 --arrivals poisson:8`.
 
@@ -60,13 +34,18 @@ def run(
     at its times whatever the server does, as users who know nothing of each other; a closed loop (--users) asks less
     of a server that is slow.
     """
-    given = locals()
     check_installed()
-    load = _load(arrivals, users)
-    raise typer.Exit(_held(given, load))
+    from loadtest.cli_study import loading_of, slo_of
+    from loadtest.live import LiveView
+
+    load = _load(arrivals, users, every_s)
+    held = {"duration_s": lasting.duration, "warmup_s": lasting.warm_s, "seed": lasting.seed}
+    objectives = slo_of(result.slo)
+    loading = loading_of(url, asked, where, LiveView(), seed=lasting.seed, out=result.out)
+    raise typer.Exit(_held(load, held, loading, objectives, asked.mix or "stream", result))
 
 
-def _load(arrivals: str | None, users: int | None) -> Mapping[str, Any]:
+def _load(arrivals: str | None, users: int | None, every_s: float | None) -> Mapping[str, Any]:
     """Raises typer.BadParameter."""
     from loadtest.arrivals import parse
     from serving.errors import ConfigurationError
@@ -74,7 +53,9 @@ def _load(arrivals: str | None, users: int | None) -> Mapping[str, Any]:
     if (arrivals is None) == (users is None):
         raise typer.BadParameter("say how much: either --arrivals poisson:8 (requests a second) or --users 16")
     if arrivals is None:
-        return {"users": users}
+        return {"users": users} if every_s is None else {"users": users, "every_s": every_s}
+    if every_s is not None:
+        raise typer.BadParameter("--every-s is for --users: with --arrivals the schedule says when somebody asks")
     try:
         parse(arrivals)
     except ConfigurationError as error:
@@ -82,29 +63,33 @@ def _load(arrivals: str | None, users: int | None) -> Mapping[str, Any]:
     return {"arrivals": arrivals}
 
 
-def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
-    """The exit code. Raises AnchorageError, typer.BadParameter."""
+def _held(
+    load: Mapping[str, Any],
+    held: Mapping[str, int],
+    loading: Loading,
+    objectives: Slo,
+    mix: str,
+    result: load_options.Result,
+) -> int:
+    """The exit code. `held`: for how long, see `Loading.level`. Raises AnchorageError, typer.BadParameter."""
     from rich.markup import escape
 
     from loadtest import cli_study
     from loadtest.figures import figures
-    from loadtest.live import LiveView
     from loadtest.result_table import show_run
     from loadtest.run import Study
     from loadtest.running import Interrupted, ending_signals
+    from loadtest.scaling import around
     from loadtest.slo import judge
 
-    objectives = cli_study.slo_of(given["slo"])
-    live = LiveView()
-    loading = cli_study.loading_of(given, live)
-    duration_s, warmup_s = given["duration"], cli_study.warmup_of(given["duration"], given["warmup_s"])
+    live, duration_s = loading.live, held["duration_s"]
     title = load.get("arrivals") or f"{load['users']} users"
     seen, ended = None, False
     try:
         with ending_signals():
             loading.check()
             with loading.watched() as seen:
-                made = loading.level(title, load, duration_s=duration_s, warmup_s=warmup_s, seed=given["seed"])
+                made = loading.level(title, load, **held)
     except Interrupted as early:
         made, ended = early.study, True
     except KeyboardInterrupt:
@@ -112,18 +97,19 @@ def _held(given: Mapping[str, Any], load: Mapping[str, Any]) -> int:
         return cli_study.INTERRUPTED
     asked = Study(made.runs, slo=objectives.as_json(), settings={"duration_s": duration_s})
     study = loading.finished(asked, made, seen)
-    files = cli_study.kept(study, given["out"])
-    (held,) = study.runs
-    found = figures(held, objectives)
-    verdict = judge(objectives, held, found)
+    files = cli_study.kept(study, result.out)
+    (run,) = study.runs
+    found, scaled = figures(run, objectives), around(run)
+    verdict = judge(objectives, run, found)
     show_run(found, verdict, live.console)
-    if undone := _undone(given["mix"] or "stream", load, found):
-        live.say(f"[yellow]{undone}[/]")
+    for told in filter(None, (scaled.said(), _undone(mix, load, found))):
+        live.say(f"[yellow]{told}[/]")
     live.say(f"report: {escape(str(files[1]))}")
-    if given["as_json"]:
-        cli_study.say_json({"verdict": verdict.as_json(), "figures": found.as_json()}, files)
+    if result.as_json:
+        said = {"verdict": verdict.as_json(), "figures": found.as_json(), "scaling": asdict(scaled)}
+        cli_study.say_json(said, files)
     if ended:
-        live.say(f"ended after {held.duration_s:.0f} of {duration_s} s")
+        live.say(f"ended after {run.duration_s:.0f} of {duration_s} s")
         return cli_study.INTERRUPTED
     return cli_study.VOID if verdict.void else int(not verdict.met)
 

@@ -4,66 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
 from rich.markup import escape
 
-from loadtest import load_options, machine
+from loadtest import load_options
+from loadtest.cli_on_cluster import Where, looking, runner
 from loadtest.live import LiveView
-from loadtest.run import Run, Study
-from loadtest.running import LevelRunner, LocalRuns, api_key
+from loadtest.load_options import Asked
+from loadtest.locust_options import KEY
+from loadtest.run import Study
 from loadtest.slo import Slo
 from loadtest.target import Target
 from serving.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from loadtest.cluster_watch import Watched
 
 #: Exit codes, beside 0 for met and 1 for not met or failed.
 UNSURE, VOID, INTERRUPTED = 3, 4, 130
 _RESULTS = Path("loadtest-results")
 
 
-class Watched(Protocol):
-    """What was seen of the serving side while the load was on (`loadtest.cluster_watch`)."""
-
-    gpu_type: str
-
-    def into(self, runs: Sequence[Run]) -> None:
-        """Puts it into the runs, by when they were."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where the load comes from, and what is watched meanwhile. `workers` None: as many as is usual there."""
-
-    workers: int | None = None
-    on_cluster: bool = False
-    cluster: bool = False
-    namespace: str = "anchorage"
-    context: str | None = None
-    kubeconfig: str | None = None
-    image: str = ""
-    keep: bool = False
-    gpu: str = ""
-    gpu_price: float | None = None
-
-
 class Loading:
     """Makes levels of load against one server, one after the other, and a study of them."""
 
     def __init__(self, target: Target, options: Mapping[str, Any], where: Where, live: LiveView) -> None:
-        """`options`: of `load_options.passed`. Raises ConfigurationError, ClusterUnavailable (see `cli_on_cluster`)."""
+        """`options`: of `Asked.given`. Raises ConfigurationError, ClusterUnavailable (see `cli_on_cluster`)."""
         self.live = live
         self.target = target
         self._options = dict(options)
         self._where = where
-        self._runner = self._made()
+        self._runner = runner(where, api_key=target.api_key, on_state=lambda state: live.say(escape(state)))
 
     @property
     def reachable(self) -> bool:
@@ -93,56 +75,28 @@ class Loading:
     @contextmanager
     def watched(self) -> Iterator[Watched | None]:
         """The serving side is looked at until the block is left. None: a server that says nothing of itself."""
-        from loadtest.cli_on_cluster import looking
         from loadtest.cluster_watch import watching
 
-        where = self._where
         if self.target.plain:
-            with nullcontext():
-                yield None
+            yield None
             return
-        look = looking(
-            self.target.root,
-            cluster=where.cluster or where.on_cluster,
-            namespace=where.namespace,
-            kubeconfig=where.kubeconfig,
-            context=where.context,
-            api_key=self.target.api_key,
-        )
-        with watching(look) as found:
-            yield cast("Watched", found)
+        with watching(looking(self._where, self.target.root, self.target.api_key)) as found:
+            yield found
 
     def finished(self, study: Study, made: Study, seen: Watched | None) -> Study:
         """`study` with all that is needed to believe it. `made`: the first level, as the load tester kept it."""
         from loadtest.cost import cost
 
-        here = machine.describe("anchorage")
-        command = here["command"].replace(key, "***") if (key := self.target.api_key) else here["command"]
-        study.machine = {**(made.machine if self._where.on_cluster else here), "command": command}
+        command = shlex.join(["anchorage", *sys.argv[1:]])
+        if key := self.target.api_key:
+            command = command.replace(key, "***")
+        study.machine = {**made.machine, "command": command}
         study.target = made.target
-        workers = self._where.workers or (2 if self._where.on_cluster else 1)
-        study.settings = {**made.settings, "workers": workers, **study.settings}
+        study.settings = {**made.settings, "workers": self._where.askers, **study.settings}
         if seen is not None and study.runs:
             seen.into(study.runs)
             study.cost = cost(study, self._where.gpu or seen.gpu_type, self._where.gpu_price)
         return study
-
-    def _made(self) -> LevelRunner:
-        where = self._where
-        if not where.on_cluster:
-            return LocalRuns(where.workers or 1).run
-        from loadtest.cli_on_cluster import runner
-
-        return runner(
-            where.namespace,
-            where.kubeconfig,
-            where.context,
-            workers=where.workers or 2,
-            image=where.image,
-            api_key=self.target.api_key,
-            keep=where.keep,
-            on_state=lambda state: self.live.say(escape(state)),
-        )
 
 
 Files: TypeAlias = tuple[Path, Path]
@@ -184,23 +138,18 @@ def slo_of(path: Path | None) -> Slo:
         raise typer.BadParameter(str(error)) from error
 
 
-def where_of(given: Mapping[str, Any]) -> Where:
-    """Of a command's values."""
-    return Where(**{name: given[name] for name in Where.__dataclass_fields__})
-
-
-def loading_of(given: Mapping[str, Any], live: LiveView) -> Loading:
-    """Of a command's values. Raises typer.BadParameter, and as `Loading`."""
+def loading_of(url: str, asked: Asked, where: Where, live: LiveView, *, seed: int, out: Path | None) -> Loading:
+    """Of a command's options. Raises typer.BadParameter, and as `Loading`."""
     from loadtest.cost import check as check_price
 
     try:
-        check_price(given["gpu"], given["gpu_price"])
+        check_price(where.gpu, where.gpu_price)
+        target = Target(url, asked.model or "", os.environ.get(KEY, ""), asked.plain)
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
-    _check_place(given["out"])
-    _check_workload(load_options.passed(given), given["seed"])
-    target = load_options.target_of(given["url"], given["model"], api_key(), given["plain"])
-    return Loading(target, load_options.passed(given), where_of(given), live)
+    _check_place(out)
+    _check_workload(asked.given(), seed)
+    return Loading(target, asked.given(), where, live)
 
 
 def _check_place(out: Path | None) -> None:
@@ -216,22 +165,14 @@ def _check_place(out: Path | None) -> None:
 
 def _check_workload(options: Mapping[str, Any], seed: int) -> None:
     """Raises typer.BadParameter for what the load tester would refuse."""
+    from loadtest.locust_options import names
     from loadtest.workload import Options, Workload
 
     known = {name: value for name, value in options.items() if name in Options.__dataclass_fields__}
     for name in ("collections", "cold_collections"):
         if name in known:
-            known[name] = tuple(filter(None, known[name].split(",")))
+            known[name] = names(known[name])
     try:
         Workload.read(Options(**known, seed=seed))
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def warmup_of(duration_s: int, warmup_s: int | None) -> int:
-    """A tenth of it, at least a second, unless it was given. Raises typer.BadParameter."""
-    if warmup_s is None:
-        return max(1, duration_s // 10)
-    if warmup_s >= duration_s:
-        raise typer.BadParameter(f"--warmup-s {warmup_s} leaves nothing of --duration {duration_s}")
-    return warmup_s

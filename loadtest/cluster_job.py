@@ -21,7 +21,7 @@ from loadtest.run import Run, Study
 from loadtest.running import OnProgress
 from serving.cluster.connection import Cluster
 from serving.cluster.look import listed
-from serving.cluster.waits import Seen, condition, pod_reason
+from serving.cluster.waits import RUNS, Seen, condition, pod_reason
 from serving.errors import AnchorageError, ClusterUnavailable, ConfigurationError, NotFound
 
 #: Between two looks at the Jobs, seconds.
@@ -101,25 +101,16 @@ class ClusterRuns:
         for thing, (path, name) in zip(things, cluster_objects.walk(things), strict=True):
             if owner:
                 thing["metadata"]["ownerReferences"] = [owner]
-            self._made(path, name, thing)
+            self.cluster.create_once(path, thing, _QUERY, patience_s=PATIENCE_S)
             if not owner:
                 made = self.cluster.get(f"{path}/{name}")
                 owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made["metadata"]["uid"]}
 
-    def _made(self, path: str, name: str, thing: Json) -> None:
-        """Again, where it is not known whether it was done: under one name there is one."""
-        try:
-            self.cluster.create(path, thing, _QUERY)
-        except ClusterUnavailable:
-            if self.cluster.find(f"{path}/{name}") is None:
-                self.cluster.create(path, thing, _QUERY)
-
     def _delete(self, things: Sequence[Json]) -> None:
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         failed = ""
         for path, name in cluster_objects.walk(things):
             try:
-                self.cluster.delete(f"{path}/{name}", options)
+                self.cluster.delete(f"{path}/{name}")
             except NotFound:
                 continue
             except AnchorageError as error:
@@ -179,10 +170,8 @@ class _Following:
 
     def _by_our_clock(self, run: Run) -> None:
         """Where the pod's is another: what is watched from here is put beside the run by the time."""
-        with suppress(ValueError):  # a run that does not say when it began
-            theirs = datetime.fromisoformat(run.started_at).timestamp()
-            if abs(theirs - self.began) > _SKEW_S and self.began < math.inf:
-                run.started_at = datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds")
+        if _SKEW_S < abs(run.began - self.began) < math.inf:
+            run.started_at = datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds")
 
     def _look(self) -> tuple[list[Json], Json | None]:
         """The pods, and the master's Job; None: it is gone. What keeps pods from working is told."""
@@ -290,7 +279,7 @@ def _state(pod: Json, seen: Seen) -> str:
     if _phase(pod) == "Succeeded":
         return "done"
     reason = pod_reason(pod, seen)
-    return reason if reason and reason != "it runs, and is not ready yet" else "runs"
+    return reason if reason and reason != RUNS else "runs"
 
 
 def _ended(job: Json | None, master: Json | None) -> bool:

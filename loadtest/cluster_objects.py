@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from loadtest.locust_options import READY_S, STOP_TIMEOUT_S
 from serving.errors import ConfigurationError
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ _TTL_S = 24 * 3600
 _SPARE_S = 900.0
 _SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 #: Options that take time, with locust's or our defaults, seconds. A run without a time has a day.
-_SPANS = {"--run-time": 86400.0, "--stop-timeout": 60.0, "--ready-s": 300.0}
+_SPANS = {"--run-time": 86400.0, "--stop-timeout": STOP_TIMEOUT_S, "--ready-s": READY_S}
 _PLACED = ("imagePullSecrets", "nodeSelector", "tolerations")
 
 

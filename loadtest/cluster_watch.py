@@ -7,10 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from loadtest.cluster_look import Look, Looking, Node
-from loadtest.record import Record
 from loadtest.run import Run, Sample
 from serving.errors import AnchorageError
 
@@ -21,9 +19,6 @@ _SHARE = 0.25
 _UNSURE_S = 15.0
 #: A look that is still under way when the watch ends is waited for so long, seconds.
 _END_S = 5.0
-#: Requests that were under way from so long before to so long after an event are near it, seconds.
-BEFORE_S, AFTER_S = 2.0, 15.0
-SCALING = ("replica gained", "replica lost", "GPU node appeared", "GPU node gone")
 
 
 @dataclass
@@ -53,7 +48,7 @@ class Watched:
 
         Both clocks are taken to agree: that of this machine, and that of the one that made the load.
         """
-        starts = [_began(run) for run in runs]
+        starts = [run.began for run in runs]
         nodes, looks = self._nodes(), _sure(self.looks)
         for at, look in looks:
             place = _place(starts, at)
@@ -93,7 +88,7 @@ def watching(looking: Looking, every_s: float = EVERY_S) -> Iterator[Watched]:
                 look = looking()
             except AnchorageError as error:
                 watched.miss(str(error))
-            except Exception as error:  # noqa: BLE001  an edge: a load goes on whatever an API server answers
+            except (AttributeError, LookupError, TypeError, ValueError) as error:  # no answer of this API's shape
                 watched.miss(f"{type(error).__name__}: {error}")
             else:
                 watched.take(time.time(), look)
@@ -108,36 +103,6 @@ def watching(looking: Looking, every_s: float = EVERY_S) -> Iterator[Watched]:
     finally:
         ended.set()
         thread.join(_END_S)
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """Measured requests that were under way near a scale event, and the others."""
-
-    requests: int
-    errors: int
-    requests_else: int
-    errors_else: int
-
-
-def around_events(run: Run, before_s: float = BEFORE_S, after_s: float = AFTER_S) -> Around:
-    """Errors during scale events: of requests whose life touches the time around one of them."""
-    times = [float(event["t_s"]) for event in run.events if event["what"] in SCALING]
-    measured = run.measured()
-    near = [one for one in measured if _near(one, times, before_s, after_s)]
-    failed, failed_near = (sum(not one.ok for one in some) for some in (measured, near))
-    return Around(len(near), failed_near, len(measured) - len(near), failed - failed_near)
-
-
-def _near(record: Record, times: Sequence[float], before_s: float, after_s: float) -> bool:
-    return any(record.at_s <= at + after_s and record.ended_s >= at - before_s for at in times)
-
-
-def _began(run: Run) -> float:
-    try:
-        return datetime.fromisoformat(run.started_at).timestamp()
-    except ValueError:
-        return time.time() - run.duration_s
 
 
 def _place(starts: Sequence[float], at: float) -> int:

@@ -89,10 +89,11 @@ class Conductor:
 
     def prepared(self, node: str, refused: str = "") -> None:
         """`refused`: why it cannot take part."""
+        late = self._zero is not None and node not in self._prepared
         self._prepared.add(node)
         self._refused = self._refused or refused
-        if self._zero is not None and self._settings.arrivals is None:
-            self._gathering.join(node, self._clock())
+        if late:
+            self._join(node)
 
     def take(self, node: str, report: Report) -> None:
         for record in report.records:
@@ -100,6 +101,11 @@ class Conductor:
         self._gathering.take(node, report, self._clock())
         if report.last and self._held_s is None:
             self._left[node] = self._clock()
+
+    def _join(self, node: str) -> None:
+        """Of an open loop nothing is missing: those who were there share the schedule."""
+        if self._settings.arrivals is None:
+            self._gathering.join(node, max(0.0, self._clock()))
 
     def conduct(self) -> str:
         """Until the run is over and concluded; returns why it could not even begin, or nothing."""
@@ -113,6 +119,10 @@ class Conductor:
         if not nodes:
             return "no worker is there to make the load"
         self._begin(nodes)
+        for node in self._nodes:
+            if node not in self._prepared:  # within its time; locust has given it users all the same
+                self._prepared.add(node)
+                self._join(node)
         while not self._is_over():
             gevent.sleep(min(_LOOK_EVERY_S, max(0.001, self._left_s())))
             self._look_for_lost()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from loadtest.run import Run, Study
@@ -72,8 +71,7 @@ def _known(runs: Sequence[Run]) -> Iterator[tuple[float, int]]:
     """(time, GPUs) by one clock, ascending: samples of several runs may overlap where they were watched together."""
     found: dict[float, int] = {}
     for run in runs:
-        began = _began(run)
-        found |= {began + one.t_s: one.gpus for one in run.samples if one.gpus is not None}
+        found |= {run.began + one.t_s: one.gpus for one in run.samples if one.gpus is not None}
     yield from sorted(found.items())
 
 
@@ -83,13 +81,6 @@ def _minutes(known: Sequence[tuple[float, int]]) -> float:
 
 def _span(runs: Sequence[Run], known: Sequence[tuple[float, int]]) -> str:
     """From when to when, seen from the load."""
-    first, last = min(map(_began, runs)), max(_began(run) + run.duration_s for run in runs)
+    first, last = min(run.began for run in runs), max(run.began + run.duration_s for run in runs)
     before, after = max(0.0, first - known[0][0]), max(0.0, known[-1][0] - last)
     return f"from {before:.0f} s before the load until {after:.0f} s after it"
-
-
-def _began(run: Run) -> float:
-    try:
-        return datetime.fromisoformat(run.started_at).timestamp()
-    except ValueError:
-        return 0.0

@@ -20,6 +20,8 @@ from serving.errors import ConfigurationError
 KEY = "ANCHORAGE_API_KEY"
 #: Seconds for answers that are under way when the time is over (locust's own default is none).
 STOP_TIMEOUT_S = 60.0
+#: For a server that starts.
+READY_S = 300.0
 #: What a result keeps of the options: ours, then what of locust's own makes the load.
 _KEPT = (
     *("arrivals", "mix", "every_s", "answers", "warmup_s", "num_users", "spawn_rate", "stop_timeout", "processes"),
@@ -112,7 +114,7 @@ def add(parser: Any) -> None:
     add_argument("--warmup-s", type=int, default=0, help="Whole seconds at the start that do not count.")
     add_argument("--every-s", type=float, default=5.0, help="Closed loop: each user asks once in so many seconds.")
     add_argument("--answers", type=int, default=0, help="Stop after so many; 0: when the time is over.")
-    add_argument("--ready-s", type=float, default=300.0, help="How long to wait for a server that starts.")
+    add_argument("--ready-s", type=float, default=READY_S, help="How long to wait for a server that starts.")
     add_argument("--seed", type=int, default=1, help="Of everything that is drawn.")
     add_argument("--salt", default="", help="Makes unique texts unique; default: another in each run.")
     add_argument("--zipf", type=float, default=0.0, help="Popularity of questions by Zipf's law; 0: all alike.")
@@ -146,13 +148,14 @@ def _workload(options: Namespace) -> Options:
         prompt_tokens=options.prompt_tokens,
         answer_tokens=options.answer_tokens,
         turns=options.turns,
-        collections=_names(options.collections),
-        cold_collections=_names(options.cold_collections),
+        collections=names(options.collections),
+        cold_collections=names(options.cold_collections),
         cold_share=options.cold_share,
         unique=options.unique,
         salt=options.salt,
     )
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """Of a list by comma."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -11,6 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,6 +80,11 @@ class Run:
         """Requests a second that were meant to start; None for a closed loop."""
         rate = self.load.get("rate")
         return None if rate is None else float(rate)
+
+    @property
+    def began(self) -> float:
+        """Seconds since 1970, by the clock of whoever made the load."""
+        return datetime.fromisoformat(self.started_at).timestamp()
 
     def add(self, record: Record) -> None:
         """Takes the record and counts its gaps; `gaps_s` is emptied."""
@@ -173,7 +179,8 @@ class Study:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises ConfigurationError for a file that is not there, or is no study."""
+        """A file, or the folder of `result.json`. Raises ConfigurationError where there is none, or it is no study."""
+        path = path / "result.json" if path.is_dir() else path
         try:
             data = json.loads(path.read_text("utf-8"))
         except OSError as error:

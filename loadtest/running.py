@@ -6,7 +6,6 @@ Locust runs in processes of its own, always: gevent patches the one that it is i
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,8 +20,10 @@ from typing import Any, TypeAlias
 
 import psutil
 
+from loadtest.by_log import NoResult
+from loadtest.locust_options import STOP_TIMEOUT_S
 from loadtest.run import Study
-from serving.errors import AnchorageError, ConfigurationError
+from serving.errors import ConfigurationError
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 #: Makes one level: arguments of `python -m loadtest.locustfile`, and who is told each second how it goes. Blocking;
@@ -33,16 +34,10 @@ LevelRunner: TypeAlias = Callable[[Sequence[str], OnProgress], Study]
 _WRONG_COMMAND = 2
 #: For starting, and for the last reports, beyond the load and what it waits for.
 _SPARE_S = 90.0
-#: For answers under way at the end (`loadtest.locust_options`).
-_DRAIN_S = 60.0
 #: What locust has to end by itself when it is told to.
 _PATIENCE_S = 8.0
 _LOOK_S = 0.1
 _LAST_LINES = 8
-
-
-class NoResult(AnchorageError):
-    """The load tester ended, or had to be ended, without one; the message has its last words."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,7 +72,7 @@ class LocalRuns:
                 f"--progress={place / 'progress.jsonl'}",
                 *([f"--processes={self.processes}"] if self.processes > 1 else []),
             ]
-            deadline = time.monotonic() + _held_s(arguments) + self.ready_s + _DRAIN_S + _SPARE_S
+            deadline = time.monotonic() + _held_s(arguments) + self.ready_s + STOP_TIMEOUT_S + _SPARE_S
             try:
                 with (place / "log").open("wb") as log:
                     code = _followed(command, log.fileno(), place / "progress.jsonl", deadline, on_progress)
@@ -191,8 +186,3 @@ def ending_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def api_key() -> str:
-    """From the environment alone: a command line is seen by everybody on the machine."""
-    return os.environ.get("ANCHORAGE_API_KEY", "")

@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 from gevent import GreenletExit
 from gevent.event import Event
-from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
 from loadtest import workload
 from loadtest.asking import Asking
@@ -56,6 +56,9 @@ class Session:
         environment.begun = environment.asking = None
         self._check()
         self._listen()
+        if self._is_worker and self._runner.worker_state in (STATE_SPAWNING, STATE_RUNNING):
+            # Locust connects to its master before it makes us: the test started meanwhile, and we did not hear of it.
+            self._start(environment)
 
     def _check(self) -> None:
         """Takes over `--run-time` from locust: its timer starts before the server is ready and all have begun."""

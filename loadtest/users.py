@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import gevent
 from locust import User, task
 from locust.exception import StopUser
 
@@ -14,6 +15,7 @@ from loadtest.record import Task
 
 #: Locust's own sleep is up to a millisecond late; the rest is waited for precisely.
 _EARLY_S = 0.002
+_LOOK_S = 0.01
 
 
 class Person(User):  # type: ignore[misc] # locust is untyped
@@ -28,6 +30,8 @@ class Person(User):  # type: ignore[misc] # locust is untyped
 
     def on_start(self) -> None:
         """All users of all processes begin together; or never, if the run ends before."""
+        while getattr(self.environment, "begun", None) is None:  # see `Session`: locust may be ahead of it
+            gevent.sleep(_LOOK_S)
         self.environment.begun.wait()
         if self.environment.asking is None:
             raise StopUser

@@ -66,20 +66,12 @@ def sized(things: list[Json]) -> list[Finding]:
     except ConfigurationError as unknown:
         found.append(
             warning(
-                f"Whether {model.name} fits its GPUs and its pods' memory and disk could not be checked: "
-                f"{_why(unknown)}.",
+                f"Whether {model.name} fits its GPUs and its pods' memory and disk could not be checked: {unknown}.",
                 "They are sized by --gpus alone, for 16 GiB of weights a GPU; `anchorage plan` says what it needs.",
             )
         )
     sizing.enlarge(things, sizing.size(model.gpus, weights, downloads=sizing.downloads(things, model.name)))
     return found
-
-
-def _why(unknown: ConfigurationError) -> str:
-    """Without the advice for `anchorage plan`: a folder on this machine is nothing for pods."""
-    from serving.planning.source import FOLDER
-
-    return str(unknown).removesuffix(FOLDER).rstrip(" .")
 
 
 def _looked_up(model: Model) -> tuple[float, list[Finding]]:
@@ -96,13 +88,13 @@ def _looked_up(model: Model) -> tuple[float, list[Finding]]:
 
 def _shape(model: Model) -> Shape:
     from serving.planning.count import read_shape
-    from serving.planning.source import read_config
+    from serving.planning.source import look_up
 
     # A bucket or a mounted folder is not read from here; what it is called may be a hub's name of it.
     name = str(model.llm.get("name") or "")
     here = "://" not in model.name and (not model.name.startswith("/") or Path(model.name).exists())
     asked = model.name if here or not name else name
-    return read_shape(read_config(asked, _PATIENCE_S), asked)
+    return read_shape(look_up(asked, _PATIENCE_S), asked)
 
 
 def _fitting(shape: Shape, model: Model, dtype: str) -> list[Finding]:

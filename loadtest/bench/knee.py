@@ -24,7 +24,8 @@ from loadtest.bench.knee_server import Places
 from loadtest.bench.processes import Launch, free_port, running
 from loadtest.bench.rounds import spread
 from loadtest.bench.table import Result, Row
-from loadtest.cli_study import Loading, Where
+from loadtest.cli_on_cluster import Where
+from loadtest.cli_study import Loading
 from loadtest.evidence import outcome
 from loadtest.live import LiveView
 from loadtest.run import Run

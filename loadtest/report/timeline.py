@@ -11,6 +11,7 @@ from loadtest.report.parts import Cell, Table
 from loadtest.report.plot import LOOKS, Axis, Bar, Line, Plot, exact, linear
 from loadtest.report.words import UNKNOWN, count, listed, number, plural, seconds, share, span
 from loadtest.run import Run, Sample
+from loadtest.scaling import around
 from loadtest.series import Series, series
 
 #: So many columns can be told apart.
@@ -43,7 +44,7 @@ def events(run: Run, caption: str = "What happened meanwhile") -> Table | None:
         for at, event in enumerate(run.events[:_MOST_EVENTS])
     ]
     more = len(run.events) - len(rows)
-    note = f"{plural(more, 'more event')} in result.json." if more else ""
+    note = " ".join(filter(None, (around(run).said(), f"{plural(more, 'more event')} in result.json." if more else "")))
     return Table(caption, ["Number", "At", "What", "Detail"], rows, note)
 
 

@@ -149,7 +149,7 @@ def _again(cluster: Cluster, path: str, thing: Json, query: Query, how: Applying
     done = Applied(identity(thing), "changed", "made again: a Job cannot be changed")
     if how.dry_run:
         return done
-    cluster.delete(path, {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"})
+    cluster.delete(path)
     deadline = time.monotonic() + _GONE_S
     while cluster.find(path) is not None:
         if time.monotonic() > deadline:

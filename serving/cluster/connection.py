@@ -25,6 +25,10 @@ _JSON = "application/json"
 _CONNECT_S, READ_S = 10.0, 65.0
 #: First wait before a call is repeated; each further one is twice as long, up to the longest.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
+#: Between two tries to create what may be there by now.
+_AWAY_S = 2.0
+#: Background: nothing waits for a garbage collector, so that it also works where none runs.
+_DELETE: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
 #: How long a call that may be repeated is repeated while the server is away, as it is when a control plane is upgraded.
 PATIENCE_S = 60.0
 #: The server has not done it, and may soon: too many requests, and what is away behind it.
@@ -94,8 +98,25 @@ class Cluster:
         """Repeated only where the server says that it did nothing (429)."""
         return self._patiently("POST", path, query or {}, body, _JSON, None, passing=frozenset({429}))
 
-    def delete(self, path: str, body: Json) -> Json:
-        return self._patiently("DELETE", path, {}, body, _JSON, None).body
+    def create_once(self, path: str, body: Json, query: Query, *, patience_s: float) -> None:
+        """Again, where it is not known whether it was done: under one name there is one, and it is taken for ours."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                self.create(path, body, query)
+                return
+            except ClusterRefused as refused:
+                if refused.reason != "AlreadyExists":
+                    raise
+                return
+            except ClusterUnavailable:
+                if time.monotonic() + _AWAY_S > deadline:
+                    raise
+                time.sleep(_AWAY_S)
+
+    def delete(self, path: str) -> Json:
+        """What it owns goes after it."""
+        return self._patiently("DELETE", path, {}, _DELETE, _JSON, None).body
 
     def text(self, path: str, query: Query | None = None, *, silence_s: float | None = None) -> str:
         """What is no JSON: logs, metrics. Asked for once."""

@@ -15,8 +15,6 @@ from serving.errors import AnchorageError, ClusterRefused, NotFound
 #: What cannot be made again.
 DATA = ("PersistentVolumeClaim", "Secret")
 _SELECTOR = f"{MANAGED_BY}={MANAGER}"
-#: Background: nothing waits for a garbage collector, so that it also works where none runs.
-_DELETE: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
 _LOOK_S = 1.0
 
 
@@ -149,7 +147,7 @@ def delete(cluster: Cluster, found: Found, wanted: Sequence[Identity]) -> Iterat
     """Each with why it could not be deleted, or an empty text. Raises ClusterUnavailable."""
     for who in wanted:
         try:
-            cluster.delete(found.paths[who], _DELETE)
+            cluster.delete(found.paths[who])
         except NotFound:
             pass
         except ClusterRefused as refused:

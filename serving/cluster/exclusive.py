@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serving.cluster.render import Wanted, without
+from serving.cluster.render import Wanted, brought
 from serving.errors import ConfigurationError
 
 _WEIGHTS = "each says from where the model's weights come"
@@ -32,7 +32,7 @@ _OUT = {"milvus-standalone-plain": "no-milvus", "postgres": "no-postgres"}
 def check(wanted: Wanted) -> None:
     """Raises ConfigurationError that names both, and who brought them."""
     ours = {name for pair in PAIRS for name in pair[:2]}
-    own = {name for name in ours if without(Wanted(wanted.overlay, (name,)), name) is None}
+    own = ours & brought(wanted.overlay)
     own -= {name for name, out in _OUT.items() if out in wanted.components}
     for one, other, why in PAIRS:
         if (one in own or one in wanted.components) and (other in own or other in wanted.components):

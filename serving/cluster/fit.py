@@ -16,6 +16,15 @@ from serving.cluster.quantities import number
 SETTINGS_MAP = "anchorage-settings"
 #: The worker group of the RayService that runs the LLM, as the component `llm` calls it.
 GPU_GROUP = "gpu"
+#: What pods ask GPUs by, where a group asks for any.
+GPU = "nvidia.com/gpu"
+
+
+def worker_groups(thing: Json) -> list[Json]:
+    """Of a RayService or a RayJob; none of anything else."""
+    name = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(str(thing.get("kind")), "")
+    groups: list[Json] = ((thing.get("spec") or {}).get(name) or {}).get("workerGroupSpecs") or []
+    return groups
 
 
 @dataclass(frozen=True, slots=True)

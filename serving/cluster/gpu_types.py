@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.cluster.fit import GPU_GROUP
+from serving.cluster.fit import GPU, GPU_GROUP, worker_groups
 from serving.cluster.objects import Json
 from serving.errors import ConfigurationError
 
@@ -77,7 +77,7 @@ PRODUCT = Label(
         "B200": ("NVIDIA-B200",),
     },
 )
-_PRESENT = "nvidia.com/gpu.present"
+PRESENT = "nvidia.com/gpu.present"
 
 
 def choose(things: Sequence[Json], gpu: str) -> None:
@@ -102,7 +102,7 @@ def choose(things: Sequence[Json], gpu: str) -> None:
         return
     for spec in _pods(things):
         selected = spec.get("nodeSelector") or {}
-        if _PRESENT in selected and "anchorage.dev/pool" not in selected:
+        if PRESENT in selected and "anchorage.dev/pool" not in selected:
             terms = [{"matchExpressions": [{"key": PRODUCT.key, "operator": "In", "values": [*PRODUCT.pick(gpu)]}]}]
             required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
             spec.setdefault("affinity", {})["nodeAffinity"] = required
@@ -162,7 +162,7 @@ def _require(requirements: list[Json], key: str, values: Sequence[str]) -> None:
 def _pools(things: Sequence[Json]) -> Iterator[list[Json]]:
     """Requirements of each NodePool for GPUs."""
     for thing in things:
-        if thing.get("kind") == "NodePool" and "nvidia.com/gpu" in ((thing.get("spec") or {}).get("limits") or {}):
+        if thing.get("kind") == "NodePool" and GPU in ((thing.get("spec") or {}).get("limits") or {}):
             yield thing["spec"]["template"]["spec"].setdefault("requirements", [])
 
 
@@ -170,8 +170,6 @@ def _pods(things: Sequence[Json]) -> Iterator[Json]:
     """Of every worker group, the LLM's first."""
     found = []
     for thing in things:
-        name = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(str(thing.get("kind")))
-        config = (thing.get("spec") or {}).get(name) or {} if name else {}
-        found += [(group.get("groupName") != GPU_GROUP, group) for group in config.get("workerGroupSpecs") or []]
+        found += [(group.get("groupName") != GPU_GROUP, group) for group in worker_groups(thing)]
     for _, group in sorted(found, key=lambda each: each[0]):
         yield group["template"]["spec"]

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from serving.cluster.connection import Cluster, Json
 from serving.cluster.findings import Finding, error, warning
-from serving.cluster.fit import gpu_group
+from serving.cluster.fit import GPU, gpu_group
 from serving.cluster.kinds import Kinds
 from serving.cluster.objects import pod_templates
 from serving.cluster.quantities import asked, first_pods, number, storage
-from serving.cluster.tailor import GPU, shape
+from serving.cluster.tailor import shape
 from serving.errors import ClusterRefused, NotFound
 
 #: Of a node's disk: the kubelet evicts when a tenth is left (`nodefs.available`).

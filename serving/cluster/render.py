@@ -58,6 +58,12 @@ def without(wanted: Wanted, component: str) -> Wanted | None:
     return replace(wanted, components=wanted.components[: wanted.components.index(component)])
 
 
+def brought(overlay: str) -> set[str]:
+    """Names of our components that an overlay has itself. Raises ConfigurationError."""
+    ours = (manifests() / "components").resolve()
+    return {folder.name for folder in _components_of(_folder(overlay, "overlays")) if folder.parent == ours}
+
+
 def render(wanted: Wanted) -> list[Json]:
     """Every object, in its namespace and with our labels. Raises ConfigurationError."""
     import yaml

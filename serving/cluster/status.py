@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from serving.cluster.connection import Cluster, Json
+from serving.cluster.fit import GPU
 from serving.cluster.kinds import Kinds
 from serving.cluster.look import listed, look, reasons
 from serving.cluster.objects import PART_OF, Identity
 from serving.cluster.quantities import asked, number
-from serving.cluster.tailor import GPU
 from serving.cluster.waits import Seen, condition, time_of
 from serving.errors import AnchorageError
 
@@ -32,6 +32,7 @@ _COUNTED = {
     "Ingestor": "anchorage_operations_waiting",
     "Llm": "anchorage_engine_requests",
 }
+_Sample: TypeAlias = tuple[str, Mapping[str, Any], float]
 _SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} ([0-9.eE+-]+)$", re.MULTILINE)
 _METRICS_S = 5.0
 
@@ -138,9 +139,8 @@ def _gpu_nodes(cluster: Cluster, pods: Sequence[Json], now: datetime) -> list[Js
 
 def _load(cluster: Cluster, namespace: str) -> Json:
     """Replicas, and requests that wait or are worked on, by the deployment's own metrics. `reason`: why not."""
-    path = f"/api/v1/namespaces/{namespace}/services/anchorage:serve/proxy/metrics"
     try:
-        text = cluster.text(path, silence_s=_METRICS_S)
+        text = metrics(cluster, namespace)
     except AnchorageError as error:
         return {"replicas": None, "reason": f"its metrics could not be read: {error}"}
     samples = _samples(text)
@@ -149,7 +149,7 @@ def _load(cluster: Cluster, namespace: str) -> Json:
         return sum(value for each, _, value in samples if each == name)
 
     return {
-        "replicas": {deployment: len(names) for deployment, names in replicas(text).items()},
+        "replicas": {deployment: len(names) for deployment, names in _replicas(samples).items()},
         "requests_running": total("anchorage_requests_running"),
         "requests_queued": total("anchorage_requests_queued"),
         "engine_running": total("anchorage_engine_requests"),
@@ -158,16 +158,24 @@ def _load(cluster: Cluster, namespace: str) -> Json:
     }
 
 
+def metrics(cluster: Cluster, namespace: str) -> str:
+    """The page of the deployment's own `/metrics`. Raises as `Cluster.text`."""
+    return cluster.text(f"/api/v1/namespaces/{namespace}/services/anchorage:serve/proxy/metrics", silence_s=_METRICS_S)
+
+
 def replicas(text: str) -> dict[str, set[str]]:
     """Names of the replicas by deployment of Ray Serve, as our own `/metrics` has them; none for one that sleeps."""
-    samples = _samples(text)
+    return _replicas(_samples(text))
+
+
+def _replicas(samples: Sequence[_Sample]) -> dict[str, set[str]]:
     return {
         deployment: {str(labels.get("replica")) for each, labels, _ in samples if each == metric}
         for deployment, metric in _COUNTED.items()
     }
 
 
-def _samples(text: str) -> list[tuple[str, Mapping[str, Any], float]]:
+def _samples(text: str) -> list[_Sample]:
     return [(name, _labels(labels), float(value)) for name, labels, value in _SAMPLE.findall(text)]
 
 

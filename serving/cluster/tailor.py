@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.cluster.fit import Served, fit, gpu_group
+from serving.cluster.fit import GPU, Served, fit, gpu_group, worker_groups
 from serving.cluster.gpu_types import choose
 from serving.cluster.objects import Json, pod_templates
 from serving.cluster.sizing import image_mounts
 from serving.cluster.weights import LOADING, name_model
 from serving.errors import ConfigurationError
 
-#: What pods ask GPUs by, where a group asks for any.
-GPU = "nvidia.com/gpu"
 #: What ingestion is told of the serving settings: it has to embed with the same model, into the same store.
 _INGESTION = "anchorage-ingest"
 _FETCH = "anchorage-weights"
@@ -217,10 +215,9 @@ def _node_limit(pool: Json, things: Sequence[Json]) -> None:
 def _gpus_at_a_time(thing: Json) -> int:
     """Of all worker groups at their largest, and of the new cluster beside the old one while an upgrade runs."""
     spec = thing.get("spec") or {}
-    name = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(str(thing.get("kind")))
-    groups = (spec.get(name) or {}).get("workerGroupSpecs") or [] if name else []
-    most = sum(_gpus_of(group) * int(group.get("maxReplicas", 1)) for group in groups)
-    strategy = (spec.get("upgradeStrategy") or {}).get("type", "NewCluster") if name == "rayClusterConfig" else ""
+    most = sum(_gpus_of(group) * int(group.get("maxReplicas", 1)) for group in worker_groups(thing))
+    serves = thing.get("kind") == "RayService"
+    strategy = (spec.get("upgradeStrategy") or {}).get("type", "NewCluster") if serves else ""
     return math.ceil(most * _UPGRADING.get(strategy, 1.0))
 
 

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 
 from serving.cluster.objects import Json, identity
 
+#: The reason of a pod that has nothing to wait for but its own readiness.
+RUNS = "it runs, and is not ready yet"
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -228,9 +231,7 @@ def _pod(pod: Json, seen: Seen) -> Waiting | None:
             return Waiting(f"Pod/{name}", reason, scheduled, pod=name, container=container["name"])
     if status.get("phase") == "Failed":
         return Waiting(f"Pod/{name}", str(status.get("message") or status.get("reason") or "failed"), scheduled)
-    return Waiting(
-        f"Pod/{name}", "it runs, and is not ready yet", time_of(ready.get("lastTransitionTime")) or scheduled
-    )
+    return Waiting(f"Pod/{name}", RUNS, time_of(ready.get("lastTransitionTime")) or scheduled)
 
 
 def _unscheduled(pod: Json, seen: Seen, made: datetime | None) -> Waiting:

@@ -10,12 +10,22 @@ from serving.errors import ConfigurationError
 
 #: Seconds to wait for the hub's answer about one small file.
 _PATIENCE_S = 10.0
-#: What else `anchorage plan` takes.
-FOLDER = "Or give a folder with the model's config.json: --model ./FOLDER"
 
 
-def read_config(model: str, patience_s: float = _PATIENCE_S) -> dict[str, Any]:
-    """`model`: a folder, a config.json, or an id such as `org/name`. Raises ConfigurationError that says what to do.
+class HubRefused(ConfigurationError):
+    """The model hub does not give a model's config.json."""
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """As `look_up`, for a command that takes a folder, too. Raises ConfigurationError that says so."""
+    try:
+        return look_up(model)
+    except HubRefused as error:
+        raise ConfigurationError(f"{error}. Or give a folder with the model's config.json: --model ./FOLDER") from error
+
+
+def look_up(model: str, patience_s: float = _PATIENCE_S) -> dict[str, Any]:
+    """`model`: a folder, a config.json, or an id such as `org/name`. Raises ConfigurationError (HubRefused).
 
     A hub is asked as the environment says (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, the cache).
     """
@@ -58,7 +68,7 @@ def _fetch(model: str, patience_s: float) -> str:
         if isinstance(kept, str):
             return Path(kept).read_text()
         if is_offline_mode():
-            raise ConfigurationError(f"{model}: HF_HUB_OFFLINE is set and it is not in the cache. {FOLDER}")
+            raise HubRefused(f"{model}: HF_HUB_OFFLINE is set and it is not in the cache")
         token = get_token()
         headers = {"authorization": f"Bearer {token}"} if token else {}
         url = hf_hub_url(model, "config.json")
@@ -66,14 +76,14 @@ def _fetch(model: str, patience_s: float) -> str:
     except (HFValidationError, httpx.InvalidURL) as error:
         raise ConfigurationError(f"{model}: {error}") from error
     except httpx.HTTPError as error:
-        raise ConfigurationError(f"{model}: the model hub cannot be reached ({error}). {FOLDER}") from error
+        raise HubRefused(f"{model}: the model hub cannot be reached ({error})") from error
     if reply.status_code in (401, 403):
-        raise ConfigurationError(
+        raise HubRefused(
             f"{model}: the hub does not give it to everybody, or does not know it: look at the model's page, accept "
-            f"its terms and set HF_TOKEN. {FOLDER}"
+            f"its terms and set HF_TOKEN"
         )
     if reply.status_code == 404:
-        raise ConfigurationError(f"{model}: the hub has no such model with a config.json. {FOLDER}")
+        raise HubRefused(f"{model}: the hub has no such model with a config.json")
     if reply.is_error:
-        raise ConfigurationError(f"{model}: the model hub answered {reply.status_code}. {FOLDER}")
+        raise HubRefused(f"{model}: the model hub answered {reply.status_code}")
     return reply.text

@@ -13,16 +13,20 @@ from typing import Any
 
 import pytest
 
-from loadtest.cli_on_cluster import looking
+from loadtest.cli_on_cluster import Where, looking
 from loadtest.cluster_look import Look, Node
-from loadtest.cluster_watch import Watched, around_events, watching
+from loadtest.cluster_watch import Watched, watching
 from loadtest.cost import cost
 from loadtest.record import Record
+from loadtest.report import page as report_of
 from loadtest.run import Run, Sample, Study
+from loadtest.scaling import Around, around
 from serving.errors import ConfigurationError
 from tests.cluster.apiserver import Fault, Server
 from tests.cluster.conftest import kubeconfig, server
 from tests.cluster.operators import pod, wait_for
+
+from .test_report import Read
 
 __all__ = ["kubeconfig", "server"]
 
@@ -94,7 +98,7 @@ def deployment(server: Server) -> Server:
 
 def test_a_cluster_is_seen_while_it_scales(deployment: Server, kubeconfig: Path) -> None:
     """Replicas and pods by deployment, our GPU nodes alone, what is wanted; what changes is an event."""
-    look = looking("", cluster=True, kubeconfig=str(kubeconfig))
+    look = looking(Where(cluster=True, kubeconfig=str(kubeconfig)), "")
     with watching(look, every_s=0.05) as watched:
         wait_for(lambda: watched.looks, "a look")
         deployment.put(node("second", 1, **{"karpenter.k8s.aws__instance-gpu-name": "l4"}))
@@ -129,7 +133,7 @@ def test_a_failing_api_server_disturbs_nobody(deployment: Server, kubeconfig: Pa
     """Samples are missing, and that is said; what may not be seen is not taken for nothing."""
     deployment.faults = [Fault("GET .*/pods", status=403, reason="Forbidden", message="no pods for you", times=2)]
     deployment.denied = {("list", "nodes")}
-    look = looking("", cluster=True, kubeconfig=str(kubeconfig))
+    look = looking(Where(cluster=True, kubeconfig=str(kubeconfig)), "")
     with watching(look, every_s=0.05) as watched:
         wait_for(lambda: len(watched.looks) > 1, "two looks")
     run = seen(watched)
@@ -180,10 +184,10 @@ def page(text: str) -> Iterator[str]:
 def test_a_server_without_a_cluster_is_seen_by_its_metrics(text: str, replicas: dict[str, int], missing: bool) -> None:
     """Where they have replicas; of GPUs nothing is known."""
     with page(text) as url:
-        look = looking(url, cluster=False)()
+        look = looking(Where(), url)()
         assert {name: len(each) for name, each in look.ready.items()} == replicas
         assert (look.nodes, bool(look.missing)) == (None, missing)
-    with watching(looking(url, cluster=False), every_s=0.05) as watched:
+    with watching(looking(Where(), url), every_s=0.05) as watched:
         wait_for(lambda: watched.missing, "a server that is gone")
 
 
@@ -217,11 +221,13 @@ def test_errors_during_scale_events_are_counted() -> None:
     )
     for second in range(60):
         run.add(Record("stream", float(second), total_s=1.0, error="reset" if second in (5, 31, 32) else None))
-    around = around_events(run)
+    found = around(run)
     # From 27 (ends at 28, two seconds before) to 45 (fifteen after).
-    assert (around.requests, around.errors, around.requests_else, around.errors_else) == (19, 2, 41, 1)
+    assert found == Around(1, 19, 2, 41, 1)
+    assert found.said() == ("Of 19 requests that were under way while something scaled 2 failed, of the other 41 1.")
+    assert found.said() in Read(report_of(Study([run]))).text
     run.events = []
-    assert around_events(run).requests == 0
+    assert around(run).said() == ""
 
 
 def studied(samples: list[Sample], answers: int = 500, failed: int = 0) -> Study:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from loadtest.record import Record
 from loadtest.report import page
+from loadtest.run import Run, Study
 
-from .test_report import Read, one, sweep
+from .test_report import SLO, Read, headline, one, sweep
 
 
 def test_answers_without_an_llm() -> None:
@@ -34,3 +36,14 @@ def test_run_that_was_ended() -> None:
     assert "It was ended" not in Read(page(study)).text
     study.settings = {"duration_s": 600}
     assert "It was ended after 40 of 600 s." in Read(page(study)).text
+
+
+def test_nothing_answered_at_any_level() -> None:
+    """Nor asked at the first of them: a sweep that was ended has a page all the same."""
+    runs = [Run({"kind": "open", "arrivals": f"poisson:{rate}", "rate": rate}, 10.0) for rate in (0.1, 2.0)]
+    for number in range(20):
+        runs[1].add(Record("stream", number / 2, total_s=0.001, error="refused", message="nobody listens"))
+    levels = [{"rate": rate, "runs": [at], "met": False, "void": False} for at, rate in enumerate((0.1, 2.0))]
+    found = {"rate": None, "above": 0.1, "sure": False, "chance": 0.5, "why": "", "limited": False, "levels": levels}
+    study = Study(runs, kind="sweep", slo=SLO, found=found)
+    assert headline(study) == "Nothing was answered: all 20 requests failed (refused)"

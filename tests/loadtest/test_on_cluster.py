@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,17 +20,17 @@ import pytest
 
 from loadtest import by_log
 from loadtest.by_log import Gathered, NoResult
-from loadtest.cli_on_cluster import runner
+from loadtest.cli_on_cluster import Where, runner
 from loadtest.cluster_job import ClusterRuns
 from loadtest.run import Run, Study
 from serving.cluster.kubeconfig import connect
-from serving.errors import ConfigurationError
+from serving.errors import ClusterUnavailable, ConfigurationError
 from tests.cluster.apiserver import Fault
 from tests.cluster.conftest import write_kubeconfig
 from tests.cluster.operators import pod, wait_for
 from tests.loadtest import made
 from tests.loadtest.faulty import GOOD, Faulty, answer, faulty, said, stream
-from tests.loadtest.kubelet import Cluster, running
+from tests.loadtest.kubelet import Cluster, free_port, running
 
 NODE = {"apiVersion": "v1", "kind": "Node", "status": {"allocatable": {"nvidia.com/gpu": "4"}}}
 LOAD = (
@@ -247,6 +250,7 @@ def test_pods_that_do_not_start_are_waited_for_and_given_up(
     states: list[str] = []
     with pytest.raises(NoResult, match=f"did not start within 1 s.*{says}"):
         runs(cluster, tmp_path, start_s=1.0, on_state=states.append).run(LOAD)
+    assert any(re.search(says, state) for state in states)
     wait_for(lambda: not left(cluster), "deleting what was made")
 
 
@@ -300,12 +304,17 @@ def test_runs_that_cannot_be_are_refused_before_anything_is_made(cluster: Cluste
 
 
 def test_the_command_line_reaches_the_cluster_first(cluster: Cluster, tmp_path: Path) -> None:
-    """A kubeconfig of nowhere is an error at once; one of somewhere makes a runner of levels."""
+    """A kubeconfig of nowhere, a namespace that cannot be and a server that is away are errors at once."""
+    where = Where(on_cluster=True, kubeconfig=str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="kubeconfig"):
-        runner("anchorage", str(tmp_path / "none"), None)
-    config = write_kubeconfig(tmp_path / "kubeconfig", cluster.url, {"token": "the-token"})
-    made_by = runner("anchorage", str(config), None, workers=3)
-    assert callable(made_by)
+        runner(where)
+    here = str(write_kubeconfig(tmp_path / "kubeconfig", cluster.url, {"token": "the-token"}))
+    runner(replace(where, kubeconfig=here))
+    with pytest.raises(ConfigurationError, match="a namespace has"):
+        runner(replace(where, kubeconfig=here, namespace="../other"))
+    away = str(write_kubeconfig(tmp_path / "away", f"http://127.0.0.1:{free_port()}", {"token": "the-token"}))
+    with pytest.raises(ClusterUnavailable, match="cannot be reached"):
+        runner(replace(where, kubeconfig=away))
 
 
 def test_a_file_survives_its_log() -> None:
@@ -352,3 +361,13 @@ def test_a_worker_gives_up_on_a_master_that_never_comes() -> None:
     command = [sys.executable, "-m", "loadtest.in_pod", "--master=127.0.0.1", "--port=1", "--wait-s=0.1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, "was not there within 0.1 s" in done.stderr) == (3, True)
+    with subprocess.Popen([*command[:-1], "--wait-s=60"]) as waiting:
+        status = Path(f"/proc/{waiting.pid}/status")
+        wait_for(lambda: takes(signal.SIGTERM, status.read_text()), "its handler")
+        waiting.terminate()
+        assert waiting.wait(30) == 128 + signal.SIGTERM
+
+
+def takes(number: signal.Signals, status: str) -> bool:
+    """Whether the process of this `/proc/PID/status` has a handler for the signal."""
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> number - 1 & 1)

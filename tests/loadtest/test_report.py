@@ -155,17 +155,6 @@ def test_refused() -> None:
     assert read.text.count("not known") > 3
 
 
-def test_nothing_answered_at_any_level() -> None:
-    """Nor asked at the first of them: a sweep that was ended has a page all the same."""
-    runs = [Run({"kind": "open", "arrivals": f"poisson:{rate}", "rate": rate}, 10.0) for rate in (0.1, 2.0)]
-    for number in range(20):
-        runs[1].add(Record("stream", number / 2, total_s=0.001, error="refused", message="nobody listens"))
-    levels = [{"rate": rate, "runs": [at], "met": False, "void": False} for at, rate in enumerate((0.1, 2.0))]
-    found = {"rate": None, "above": 0.1, "sure": False, "chance": 0.5, "why": "", "limited": False, "levels": levels}
-    study = Study(runs, kind="sweep", slo=SLO, found=found)
-    assert headline(study) == "Nothing was answered: all 20 requests failed (refused)"
-
-
 @pytest.mark.parametrize(
     "study", [Study([]), Study([Run({"kind": "closed", "users": 3, "rate": None}, 10.0)], slo=SLO)]
 )
