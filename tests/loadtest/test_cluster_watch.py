@@ -221,10 +221,11 @@ def test_errors_during_scale_events_are_counted() -> None:
     )
     for second in range(60):
         run.add(Record("stream", float(second), total_s=1.0, error="reset" if second in (5, 31, 32) else None))
+    run.load = {"kind": "open", "arrivals": "constant:1", "rate": 1.0}
     found = around(run)
     # From 27 (ends at 28, two seconds before) to 45 (fifteen after).
     assert found == Around(1, 19, 2, 41, 1)
-    assert found.said() == ("Of 19 requests that were under way while something scaled 2 failed, of the other 41 1.")
+    assert found.said() == "Of 19 requests that were under way while something scaled 2 failed, of the other 41 1."
     assert found.said() in Read(report_of(Study([run]))).text
     run.events = []
     assert around(run).said() == ""
