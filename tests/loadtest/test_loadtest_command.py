@@ -138,6 +138,7 @@ def test_a_run_of_users_that_misses_its_objectives(url: str, tmp_path: Path) -> 
         (["run", "URL", "--plain", "--users", "2", "--arrivals", "poisson:2"], WRONG, "either --arrivals"),
         (["run", "URL", "--plain", "--arrivals", "fish:2"], WRONG, "no such kind of arrivals"),
         (["run", "URL", "--plain", "--users", "2", "--duration", "5", "--warmup-s", "5"], WRONG, "leaves nothing"),
+        (["run", "URL", "--plain", "--arrivals", "poisson:2", "--every-s", "3"], WRONG, "--every-s is for --users"),
         (["run", "URL", "--plain", "--users", "2", "--mix", "dance=1"], WRONG, "dance"),
         (["run", "URL", "--plain", "--users", "2", "--out", "README.md/results"], WRONG, "nothing can be written to"),
         (["run", "URL", "--plain", "--users", "2", "--gpu", "L5"], WRONG, "'L5' is not in the catalogue"),
