@@ -33,6 +33,9 @@ _FOLDER = "anchorage-ray-"
 #: Whoever stops the server of his own machine does not wait for an answer to end.
 _DRAIN_S = 2.0
 _START_S = 900.0
+#: Ray stops in seconds, but if its own processes were ended with us (`systemctl stop` ends all of a service) it waits
+#: for them, and after 60 s it ends this process where it stands. What else is to be stopped must not wait for that.
+_STOP_S = 30.0
 
 
 @asynccontextmanager
@@ -60,7 +63,10 @@ async def serve_locally(
         await _until_running(settings, progress, wait_for_llm=wait_for_llm)
         yield _url(settings.api.host, port)
     finally:
-        await asyncio.shield(asyncio.to_thread(_stop, folder, log_dir))
+        stopping = asyncio.ensure_future(asyncio.to_thread(_stop, folder, log_dir))
+        await asyncio.wait([stopping], timeout=_STOP_S)
+        if stopping.done():
+            stopping.result()
         os.environ.clear()
         os.environ.update(before)
 

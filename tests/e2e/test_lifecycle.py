@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -75,6 +77,20 @@ async def test_sigterm_while_starting_leaves_nothing(tmp_path: Path) -> None:
         assert await stack.stop(signal.SIGTERM) == 0, stack.log()
         await nothing_left(stack)
         assert "Traceback" not in stack.log()
+    finally:
+        await stack.destroy()
+
+
+async def test_sigterm_to_all_of_it_leaves_nothing(tmp_path: Path) -> None:
+    """As systemd ends a service: Ray's own processes go at once, so Ray waits, and ends ours after a minute."""
+    stack = await start_serve(tmp_path)
+    try:
+        await stack.until_ready()
+        os.killpg(stack.process.pid, signal.SIGTERM)
+        async with asyncio.timeout(120):
+            await stack.process.wait()
+        await nothing_left(stack)
+        assert running_milvus(tmp_path) is None
     finally:
         await stack.destroy()
 
