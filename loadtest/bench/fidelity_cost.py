@@ -14,10 +14,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from loadtest.bench.client import BenchError
 from loadtest.bench.fidelity_script import Script
 from loadtest.bench.fidelity_sides import Load, Ours, Side, Stock, measured
-from loadtest.bench.rounds import Measure, Sample, Samples, interleave, ratios, series, spread
+from loadtest.bench.rounds import Measure, Sample, Samples, VoidRound, interleave, ratios, series, spread
 from loadtest.bench.table import Row, at_least
 
 BAR = 3.0
@@ -57,7 +56,7 @@ async def rows(load: Load, name: str, rounds: int, folder: Path, progress: Progr
 async def _sample(side: Side, load: Load, folder: Path) -> Sample:
     used = (await measured(side, load, folder, math.inf)).used
     if not used.cpu_s:
-        raise BenchError("the client was over before its CPU could be read")
+        raise VoidRound("the client was over before its CPU could be read")
     return {"per_cpu_s": used.per_cpu_s, "share": used.cpu_s / used.seconds, "per_s": used.tokens / used.seconds}
 
 

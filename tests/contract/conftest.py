@@ -113,21 +113,23 @@ def postgresql() -> Iterator[str]:
     if not where:
         pytest.skip("PostgreSQL is not installed")
     # PostgreSQL does not run as root.
-    account = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 and _has_account("postgres") else {}
+    other = os.geteuid() == 0 and _has_account("postgres")
+    # Not by subprocess's own `user`: it forks for that, and gRPC's threads do not outlive a fork unharmed.
+    account = ["runuser", "-u", "postgres", "--"] if other else []
     folder = tempfile.mkdtemp(prefix="anchorage-postgresql-")
     port = free_port()
-    if account:
-        shutil.chown(folder, **account)
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder, **account}
+    if other:
+        shutil.chown(folder, "postgres", "postgres")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
     try:
-        initialise = [f"{where}/initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        subprocess.run(initialise, **quiet)
-        subprocess.run(
-            [f"{where}/pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start"], **quiet
-        )
+        control = [*account, f"{where}/pg_ctl", "-D", f"{folder}/data", "-w"]
+        for command in (
+            [*account, f"{where}/initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8"],
+            [*control, "-l", f"{folder}/log", "-o", options, "start"],
+        ):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        subprocess.run([f"{where}/pg_ctl", "-D", f"{folder}/data", "-m", "fast", "-w", "stop"], **quiet)
+        subprocess.run([*control, "-m", "fast", "stop"], check=True, stdout=subprocess.DEVNULL, cwd=folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -209,7 +209,8 @@ async def test_answers_wait_for_a_new_replica_when_all_are_killed(application: A
         replica.kill()
     await answers.ended
     assert answers.cut == []
-    assert answers.resumed == STREAMS
+    # Twice, where it went on in the second replica before that one was killed as well.
+    assert {heard.resumed for heard in answers.heard} <= {1, 2}
 
 
 async def test_an_answer_outlives_its_engine(application: Application) -> None:
