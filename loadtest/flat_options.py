@@ -23,7 +23,8 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def typed(**given: Any) -> None:
-        command(**{name: _taken(group, given) for name, group in groups.items()}, **given)
+        made = {name: _taken(group, given) for name, group in groups.items()}
+        command(**made, **given)
 
     typed.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined] # what typer reads
     return typed
@@ -40,4 +41,5 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 
 
 def _taken(group: Any, given: dict[str, Any]) -> Any:
+    """Made of its values, which `given` has no more."""
     return group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})

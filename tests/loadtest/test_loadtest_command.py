@@ -324,7 +324,7 @@ def test_a_sweep_finds_the_knee_of_a_fine_grid(url: str, tmp_path: Path) -> None
     while _p95_s(grid * 1.02) <= 0.5:
         grid *= 1.02
     # A busy machine makes a queue slower, never faster; how near the sweep comes is for `bench knee` to say.
-    assert found.rate < 1.1 * grid, (found, grid)
+    assert 0.6 * grid < found.rate < 1.1 * grid, (found, grid)
     assert found.above is not None, found.why
     assert found.rate < found.above < found.rate * (1 + plan.within) ** 2.01, found
     levels = {level["rate"]: [work.study.runs[number] for number in level["runs"]] for level in found.levels}

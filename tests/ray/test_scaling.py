@@ -82,8 +82,8 @@ async def test_the_first_question_wakes_the_llm_and_hears_how_it_goes(stack: Sta
     assert '"content":" w0"' in text
     page = (await stack.http.get("/metrics")).text
     seconds = dict(re.findall(r'^anchorage_llm_start_seconds\{.*stage="(\w+)".*\} (\S+)$', page, re.MULTILINE))
-    # The engine takes 2.0 s; both ends of that are seen by looks, which a crowded machine lets wait.
-    assert float(seconds["weights"]) > 0
+    # The engine takes 2.0 s; the beginning and the end are seen by looks, a quarter of a second apart.
+    assert float(seconds["weights"]) >= 1.5
     assert float(seconds["ready"]) >= float(seconds["weights"])
 
 
