@@ -24,6 +24,7 @@ from loadtest.by_log import NoResult
 from loadtest.locust_options import STOP_TIMEOUT_S
 from loadtest.run import Study
 from serving.errors import ConfigurationError
+from serving.loopback import LOOPBACK, free_port
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 #: Makes one level: arguments of `python -m loadtest.locustfile`, and who is told each second how it goes. Blocking;
@@ -70,7 +71,7 @@ class LocalRuns:
                 f"--ready-s={self.ready_s:g}",
                 f"--result={place / 'result.json'}",
                 f"--progress={place / 'progress.jsonl'}",
-                *([f"--processes={self.processes}"] if self.processes > 1 else []),
+                *several(self.processes),
             ]
             deadline = time.monotonic() + _held_s(arguments) + self.ready_s + STOP_TIMEOUT_S + _SPARE_S
             try:
@@ -81,6 +82,19 @@ class LocalRuns:
                     raise Interrupted(Study.load(place / "result.json")) from None
                 raise
             return _result(place, code)
+
+
+def several(processes: int) -> list[str]:
+    """Options of locust for so many processes. More than one have a master at an address of their own.
+
+    Locust's own port is one for the whole machine: another run's master would find it taken, and its workers would
+    join our master instead.
+    """
+    if processes <= 1:
+        return []
+    port = free_port()
+    master = [f"--master-bind-host={LOOPBACK}", f"--master-bind-port={port}", f"--master-port={port}"]
+    return [f"--processes={processes}", *master]
 
 
 def _held_s(arguments: Sequence[str]) -> float:

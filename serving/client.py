@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 
 from serving.errors import AnchorageError, Unavailable
+from serving.loopback import NAMES
 
 #: Connecting to a server that runs takes milliseconds; an answer may take as long as the server allows.
 _TIMEOUT = httpx.Timeout(None, connect=5.0)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServerUnreachable(Unavailable):
@@ -67,7 +67,7 @@ class Client:
     async def _connected(self) -> AsyncIterator[httpx.AsyncClient]:
         try:
             # A proxy from the environment cannot reach our own loopback.
-            proxied = httpx.URL(self._url).host not in _LOOPBACK
+            proxied = httpx.URL(self._url).host not in NAMES
             async with httpx.AsyncClient(
                 base_url=self._url, headers=self._headers, timeout=_TIMEOUT, trust_env=proxied
             ) as http:

@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serving.errors import ConfigurationError
+from serving.loopback import LOOPBACK
 
 DEFAULT_DATA_DIR = Path(".anchorage")
-LOOPBACK = "127.0.0.1"
 
 State = TypeVar("State", bound=BaseModel)
 

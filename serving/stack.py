@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,7 +29,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from serving.errors import IndexUnavailable
-from serving.running import LOOPBACK, MilvusState, ProcessId, prepare, read_state, write_state
+from serving.loopback import LOOPBACK, free_port
+from serving.running import MilvusState, ProcessId, prepare, read_state, write_state
 from serving.settings import Settings
 
 START_TIMEOUT_S = 120.0
@@ -91,13 +91,6 @@ def running_milvus(data_dir: Path) -> MilvusState | None:
     if state is not None and _is_milvus_of(data_dir, state.server.process()):
         return state
     return _unrecorded_milvus(data_dir)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 async def speaks_http2(port: int, timeout_s: float = 2.0) -> bool:

@@ -23,12 +23,12 @@ from loadtest.bench import servers
 from loadtest.bench import ttft as _ttft
 from loadtest.bench import writes as _writes
 from loadtest.bench.growth_plot import keep
-from loadtest.bench.processes import free_port
 from loadtest.bench.search import ASKED
 from loadtest.bench.servers import Pace
 from loadtest.bench.stages import filled, stage, started_once, streamers
 from loadtest.bench.table import Result
 from loadtest.machine import describe
+from serving.loopback import free_port
 
 
 def ray_peers(*, default: bool, all_flags: bool) -> dict[str, bool]:

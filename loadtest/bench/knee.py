@@ -21,7 +21,7 @@ from rich.progress import Progress, TaskID
 
 from loadtest.bench.client import BenchError
 from loadtest.bench.knee_server import Places
-from loadtest.bench.processes import Launch, free_port, running
+from loadtest.bench.processes import Launch, running
 from loadtest.bench.rounds import spread
 from loadtest.bench.table import Result, Row
 from loadtest.cli_on_cluster import Where
@@ -33,6 +33,7 @@ from loadtest.slo import Slo
 from loadtest.sweep import Found
 from loadtest.sweeping import Plan, Sweeping
 from loadtest.target import Target
+from serving.loopback import free_port
 
 BAR = 0.1
 PLACES = Places(16, 0.3)

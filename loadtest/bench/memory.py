@@ -10,10 +10,11 @@ from rich.progress import Progress
 
 from loadtest.bench.client import read_stream
 from loadtest.bench.keepalive import connected
-from loadtest.bench.processes import HOST, Server
+from loadtest.bench.processes import Server
 from loadtest.bench.rounds import spread
 from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL
 from loadtest.bench.table import Result, Row
+from serving.loopback import LOOPBACK
 
 MIB = 2**20
 #: What a process may vary by without growing: allocators return pages when they like.
@@ -88,9 +89,9 @@ async def _request(port: int, question: str, kind: int) -> None:
     messages = [{"role": "user", "content": question}]
     if kind == 2:
         body: dict[str, Any] = {"model": f"{SCRIPTED_MODEL}@{COLLECTION}", "messages": messages}
-        await read_stream(HOST, port, "/v1/chat/completions", {**body, "stream": True, "max_tokens": 64})
+        await read_stream(LOOPBACK, port, "/v1/chat/completions", {**body, "stream": True, "max_tokens": 64})
         return
-    async with connected(HOST, port) as connection:
+    async with connected(LOOPBACK, port) as connection:
         if kind == 0:
             await connection.post("/v1/search", {"query": question, "collection": COLLECTION})
         else:

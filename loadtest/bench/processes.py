@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,8 +18,8 @@ import httpx
 import psutil
 
 from loadtest.bench.client import BenchError
+from serving.loopback import LOOPBACK
 
-HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 30.0
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +45,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def cpu_s(self) -> float:
         """CPU seconds used so far by the process and its descendants. Processes that have ended do not count."""
@@ -61,13 +60,6 @@ class Server:
             return [self._process, *self._process.children(recursive=True)]
         except psutil.NoSuchProcess as error:
             raise BenchError(f"{self.name} ended while it was measured") from error
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -114,7 +106,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 
 async def _until_ready(launch: Launch, port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + launch.timeout_s
-    async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=5) as client:
+    async with httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", timeout=5) as client:
         while True:
             if child.poll() is not None:
                 raise BenchError(f"{launch.name} ended with {child.returncode} before it was ready:\n{_tail(log)}")

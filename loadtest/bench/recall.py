@@ -9,10 +9,10 @@ import numpy as np
 
 from loadtest.bench.corpus import Loaded
 from loadtest.bench.keepalive import Connection, connected
-from loadtest.bench.processes import HOST
 from loadtest.bench.search import TOP_K, ids
 from loadtest.bench.table import Result, Row
 from serving.index.types import Vectors
+from serving.loopback import LOOPBACK
 
 BAR = 0.99
 MODEL = "all-MiniLM-L6-v2"
@@ -21,7 +21,7 @@ MODEL = "all-MiniLM-L6-v2"
 async def measure(port: int, loaded: Loaded, questions: int) -> Result:
     """Mean recall@10 over the questions, whose vectors come from /v1/embeddings."""
     recalls, exact = [], 0
-    async with connected(HOST, port) as connection:
+    async with connected(LOOPBACK, port) as connection:
         for question in loaded.questions[:questions]:
             wanted = nearest(loaded, await _vector(connection, question), TOP_K)
             found = await ids(connection, question, "dense")

@@ -9,11 +9,12 @@ from rich.progress import Progress
 
 from loadtest.bench.client import request_bytes
 from loadtest.bench.flood import flood
-from loadtest.bench.processes import HOST, Server
+from loadtest.bench.processes import Server
 from loadtest.bench.rounds import Measure, Sample, Samples, VoidRound, interleave, ratios, series, spread
 from loadtest.bench.sides import CHAT, Side, same_pieces
 from loadtest.bench.table import Result, Row, at_least
 from loadtest.bench.watch import CPU_LIMIT
+from serving.loopback import LOOPBACK
 
 #: Of a round's time: later than that the last request would decide when the round ends.
 _DISPATCH_SHARE = 0.05
@@ -37,9 +38,9 @@ async def measure(
 
 
 async def _round(side: Side, server: Server, streams: int, tokens: int) -> Sample:
-    request = request_bytes(HOST, side.port, side.path, {**CHAT, "model": side.model, "max_tokens": tokens})
+    request = request_bytes(LOOPBACK, side.port, side.path, {**CHAT, "model": side.model, "max_tokens": tokens})
     before = server.cpu_s()
-    found = await flood(HOST, side.port, request, streams)
+    found = await flood(LOOPBACK, side.port, request, streams)
     cpu = server.cpu_s() - before
     for response in found.responses:
         same_pieces(side.name, response, tokens)

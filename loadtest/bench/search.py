@@ -15,12 +15,13 @@ from rich.progress import Progress
 
 from loadtest.bench.client import BenchError
 from loadtest.bench.keepalive import Connection, connected
-from loadtest.bench.processes import HOST, Server
+from loadtest.bench.processes import Server
 from loadtest.bench.raw import RawStore
 from loadtest.bench.rounds import Measure, Sample, Samples, interleave, ratios, series, spread
 from loadtest.bench.servers import COLLECTION
 from loadtest.bench.table import Result, Row, at_least, at_most
 from loadtest.bench.watch import watched
+from serving.loopback import LOOPBACK
 
 BAR = 1.3
 MODES = ("dense", "hybrid")
@@ -110,7 +111,7 @@ def _throughput_rows(samples: Samples, mode: str) -> list[Row]:
 
 async def _http_round(port: int, turns: Questions, mode: str, side: str) -> Sample:
     bodies = [_body(question, mode) for question in turns.next_for(side)]
-    async with watched(_LATE_MS), connected(HOST, port) as connection:
+    async with watched(_LATE_MS), connected(LOOPBACK, port) as connection:
         seconds = await connection.timed("/v1/search", bodies)
     return {"p50": 1000 * statistics.median(seconds)}
 
@@ -132,14 +133,14 @@ async def _flood_round(server: Server, turns: Questions, mode: str, side: str) -
 
 
 async def _client(port: int, bodies: Sequence[Mapping[str, Any]]) -> None:
-    async with connected(HOST, port) as connection:
+    async with connected(LOOPBACK, port) as connection:
         await connection.timed("/v1/search", bodies)
 
 
 async def _same_answers(server: Server, raw: RawStore, questions: Sequence[str], mode: str) -> None:
     """Both sides must find the same. Raises BenchError."""
     found = wanted = 0
-    async with connected(HOST, server.port) as connection:
+    async with connected(LOOPBACK, server.port) as connection:
         for question in questions:
             ours = set(await ids(connection, question, mode))
             peer = {hit["chunk_id"] for hit in (await raw.search(question, mode))[:TOP_K]}

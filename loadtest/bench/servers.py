@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.bench.processes import Launch, free_port
+from loadtest.bench.processes import Launch
+from serving.loopback import free_port
 
 SCRIPTED_MODEL = "scripted"
 #: The collection that the benches make.

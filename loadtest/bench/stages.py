@@ -12,12 +12,13 @@ from pathlib import Path
 from loadtest.bench import servers
 from loadtest.bench.client import body_of, read_stream
 from loadtest.bench.corpus import Loaded, load
-from loadtest.bench.processes import HOST, Launch, Server, free_port, running
+from loadtest.bench.processes import Launch, Server, running
 from loadtest.bench.raw import RawStore, connect, visible
 from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL, Pace
 from loadtest.bench.sides import CHAT, Side
 from serving.index import schema
 from serving.index.embedder import LocalEmbedder
+from serving.loopback import LOOPBACK, free_port
 from serving.settings import EmbedderSettings, IndexSettings, Settings
 from serving.stack import embedded_index
 
@@ -92,7 +93,7 @@ async def streamers(
         asked = Side("ours with retrieval", server.port, f"{SCRIPTED_MODEL}@{COLLECTION}")
         players["ours with retrieval"] = (asked, server)
     events = on.folder / "events"
-    spoken = await read_stream(HOST, side.port, side.path, {**CHAT, "model": side.model, "max_tokens": tokens})
+    spoken = await read_stream(LOOPBACK, side.port, side.path, {**CHAT, "model": side.model, "max_tokens": tokens})
     events.write_bytes(body_of(spoken.response))
     players["bare uvicorn"] = await _bare(on, events, pace, whole=False)
     if ceiling:

@@ -24,7 +24,7 @@ import uvloop
 
 from loadtest.bench.fidelity_process import prefer
 from loadtest.bench.fidelity_script import MODEL, Script
-from loadtest.bench.processes import HOST
+from serving.loopback import LOOPBACK
 
 _BACKLOG = 4096
 _READ_BYTES = 65536
@@ -189,7 +189,7 @@ async def serve(port: int, log: Path, script: Script) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = TruthServer(script)
-    with socket.create_server((HOST, port), backlog=_BACKLOG) as listening:
+    with socket.create_server((LOOPBACK, port), backlog=_BACKLOG) as listening:
         listening.setblocking(False)
         accepting = asyncio.create_task(server.accept(listening))
         await stop.wait()

@@ -11,12 +11,12 @@ from typing import Any
 from rich.progress import Progress
 
 from loadtest.bench.client import Stream, read_stream
-from loadtest.bench.processes import HOST
 from loadtest.bench.rounds import Measure, Sample, Samples, differences, interleave, percentile, series, spread
 from loadtest.bench.servers import Pace
 from loadtest.bench.sides import CHAT, Side, same_pieces
 from loadtest.bench.table import Result, Row, added
 from loadtest.bench.watch import watched
+from serving.loopback import LOOPBACK
 
 #: The gaps keep a stream going for longer than Ray Serve's 50 ms batches: one that ends sooner is sent when it ends.
 PACE = Pace(first_s=0.020, gap_s=0.005)
@@ -58,7 +58,7 @@ async def _round(side: Side, clients: int, requests: int) -> Sample:
 
 async def _client(side: Side, requests: int) -> list[Stream]:
     body: dict[str, Any] = {**CHAT, "model": side.model, "max_tokens": TOKENS}
-    return [await read_stream(HOST, side.port, side.path, body) for _ in range(requests)]
+    return [await read_stream(LOOPBACK, side.port, side.path, body) for _ in range(requests)]
 
 
 def _rows(samples: Samples, clients: int) -> list[Row]:

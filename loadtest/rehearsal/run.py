@@ -25,8 +25,9 @@ from loadtest.rehearsal.timeline import (
     Watcher,
 )
 from loadtest.rehearsal.traffic import Traffic
+from serving.loopback import free_port
 from serving.settings import IndexSettings, ScalingSettings, Settings
-from serving.stack import embedded_index, free_port
+from serving.stack import embedded_index
 
 #: For what must come in the end, beyond the delays that the settings make.
 _PATIENCE_S = 120.0

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from serving.errors import IndexUnavailable
+from serving.loopback import NAMES
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 #: One write is at most a batch or a flush; this is many of them.
 _WAIT_S = 300.0
 _LOOK_S = 0.005
@@ -49,7 +49,7 @@ def _path(milvus_uri: str) -> Path | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if host not in _LOOPBACK:
+    if host not in NAMES:
         return None
     # The user's own: a lock file of another user could not be opened.
     folder = Path(tempfile.gettempdir()) / f"anchorage-{os.getuid()}"

@@ -19,6 +19,7 @@ import pytest
 
 from serving.index.catalog import Catalog
 from serving.index.milvus import Milvus
+from serving.loopback import free_port
 from serving.settings import IndexSettings
 from tests.contract.corpus import DIMENSION
 
@@ -27,12 +28,6 @@ _LAUNCH = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from milvus_lite.cmdline import main; sys.exit(main())"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class MilvusLiteServer:

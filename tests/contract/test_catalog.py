@@ -11,8 +11,8 @@ from serving.errors import CatalogUnavailable, ConfigurationError, InvalidReques
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import Build, DocumentRecord, Recipe
 from serving.index.types import Collection
+from serving.loopback import free_port
 from serving.settings import IndexSettings
-from tests.contract.conftest import free_port
 
 RECIPE = Recipe("model-a", 8, 200)
 OTHER = Recipe("model-b", 16, 300)

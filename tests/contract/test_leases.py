@@ -19,8 +19,8 @@ from sqlalchemy import update
 from serving.errors import CatalogUnavailable, LeaseLost, WriterBusy
 from serving.index.catalog import Catalog
 from serving.index.catalog_tables import leases
+from serving.loopback import free_port
 from serving.settings import IndexSettings
-from tests.contract.conftest import free_port
 
 # Holds the lease until it is killed; says when it has it.
 _HOLDER = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serving.stack import free_port
+from serving.loopback import free_port
 
 from .running_stack import Stack, anchorage, start_serve
 

@@ -15,9 +15,10 @@ import pytest
 from ingestion.parts import open_parts
 from ingestion.patience import Patience
 from serving.errors import ConfigurationError, IndexUnavailable
+from serving.loopback import free_port
 from serving.running import ProcessId, announce, running_server, sole_server
 from serving.settings import IndexSettings, Settings
-from serving.stack import embedded_index, free_port, running_milvus, speaks_http2
+from serving.stack import embedded_index, running_milvus, speaks_http2
 
 from .waiting import until
 

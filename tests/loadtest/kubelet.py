@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serving.loopback import free_port
 from tests.cluster.apiserver import Refused, Server
 from tests.cluster.wire import serving
 
@@ -28,13 +28,6 @@ Json = dict[str, Any]
 _ROLE = "anchorage.dev/role"
 #: Of a time as text, without its fraction.
 _SECONDS = 19
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @dataclass

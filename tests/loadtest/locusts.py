@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from loadtest.run import Run, Study
 
@@ -122,6 +123,12 @@ class Locust:
             out, said = await self.process.communicate()
         return Done(self.process.returncode or 0, out.decode(), said.decode(), self.folder)
 
+    async def until(self, seen: Callable[[], object]) -> None:
+        """Fails at once, with its words, where it ends before that."""
+        await until(lambda: seen() or self.process.returncode is not None)
+        if not seen():
+            pytest.fail((await self.ended()).said)
+
     def interrupt(self) -> None:
         """Ctrl-C: a terminal tells all of its processes."""
         os.killpg(self.process.pid, signal.SIGINT)
@@ -173,13 +180,18 @@ async def locust(*arguments: str, folder: Path, files: Sequence[Path] = ()) -> A
             await process.wait()
 
 
+def asking(url: str, *arguments: str, folder: Path, files: Sequence[Path] = ()) -> AbstractAsyncContextManager[Locust]:
+    """Without a web page; all that `Done` looks for is kept."""
+    kept = ("--result", str(folder / "result.json"), "--progress", str(folder / "progress.jsonl"))
+    shown = ("--headless", "--only-summary", "--json", "--host", url)
+    return locust(*shown, *kept, *arguments, folder=folder, files=files)
+
+
 async def headless(
     url: str, *arguments: str, folder: Path, files: Sequence[Path] = (), within_s: float = PATIENCE_S
 ) -> Done:
     """From its start to its end."""
-    kept = ("--result", str(folder / "result.json"), "--progress", str(folder / "progress.jsonl"))
-    shown = ("--headless", "--only-summary", "--json", "--host", url)
-    async with locust(*shown, *kept, *arguments, folder=folder, files=files) as started:
+    async with asking(url, *arguments, folder=folder, files=files) as started:
         return await started.ended(within_s)
 
 
@@ -188,10 +200,3 @@ async def until(seen: Callable[[], object], within_s: float = 120.0) -> None:
     async with asyncio.timeout(within_s):
         while not seen():  # noqa: ASYNC110 - what is waited for knows no events
             await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-    return port

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import psutil
@@ -100,6 +101,21 @@ def test_a_run_is_held_judged_and_kept(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "again.html").read_text() == page
     kept = (out / "result.json").read_text() + page + done.stdout + done.stderr
     assert KEY not in kept
+
+
+def test_two_runs_at_once_keep_their_processes_apart(url: str, tmp_path: Path) -> None:
+    """Each of several processes; no master finds its port taken, and none is joined by the other's workers."""
+    load = ("--plain", "--arrivals", "constant:10", "--duration", "4", "--answer-tokens", "16", "--workers", "2")
+    outs = [tmp_path / name for name in ("one", "two")]
+    told: dict[str, Any] = {"cwd": ROOT, "env": environment(), "stderr": PIPE, "text": True}
+    started = [subprocess.Popen(command("run", url, *load, "--out", str(out)), **told) for out in outs]
+    for process, out in zip(started, outs, strict=True):
+        _, words = process.communicate(timeout=120)
+        assert process.returncode in (MET, VOID), words
+        (run,) = Study.load(out / "result.json").runs
+        assert not run.events
+        assert len(run.clients) == 2
+        assert len(run.records) == 40
 
 
 def test_what_nobody_did_is_said(url: str, tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ from loadtest.cluster_job import ClusterRuns
 from loadtest.run import Run, Study
 from serving.cluster.kubeconfig import connect
 from serving.errors import ClusterUnavailable, ConfigurationError
+from serving.loopback import free_port
 from tests.cluster.apiserver import Fault
 from tests.cluster.conftest import write_kubeconfig
 from tests.cluster.operators import pod, wait_for
 from tests.loadtest import made
 from tests.loadtest.faulty import GOOD, Faulty, answer, faulty, said, stream
-from tests.loadtest.kubelet import Cluster, free_port, running
+from tests.loadtest.kubelet import Cluster, running
 
 NODE = {"apiVersion": "v1", "kind": "Node", "status": {"allocatable": {"nvidia.com/gpu": "4"}}}
 LOAD = (

@@ -12,7 +12,7 @@ import pytest
 
 from loadtest.arrivals import parse
 from loadtest.histogram import Times
-from tests.loadtest.locusts import Server, headless, locust, serving, until
+from tests.loadtest.locusts import Server, headless, locust, serving
 
 RATE, DURATION_S = 20.0, 15.0
 FROZEN_AT_S, FROZEN_S = 4.0, 5.0
@@ -88,7 +88,7 @@ async def test_whoever_was_due_while_the_load_tester_stood_still_is_not_forgotte
         serving(Server()) as server,
         locust("--headless", "--only-summary", "--host", server.url, *options, folder=tmp_path) as running,
     ):
-        await until(lambda: len(server.asked) > 100)
+        await running.until(lambda: len(server.asked) > 100)
         os.killpg(running.process.pid, signal.SIGSTOP)
         await asyncio.sleep(3.0)
         os.killpg(running.process.pid, signal.SIGCONT)

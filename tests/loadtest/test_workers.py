@@ -13,7 +13,9 @@ from loadtest.gathering import Gathering, Report
 from loadtest.histogram import Times
 from loadtest.record import Record
 from loadtest.run import Run
-from tests.loadtest.locusts import Server, free_port, headless, locust, serving, until
+from loadtest.running import several
+from serving.loopback import free_port
+from tests.loadtest.locusts import Locust, Server, asking, headless, locust, serving, until
 
 #: What each worker tells the master, as it was when it left the worker.
 RECORDER = """
@@ -131,16 +133,12 @@ def test_a_report_that_is_missing_is_noticed() -> None:
 
 async def test_a_run_without_any_worker_left_ends(tmp_path: Path) -> None:
     """Long before its time: there is nobody to make the load."""
-    arguments = ("--arrivals", "constant:20", "--run-time", "600", "--processes", "2")
-    async with serving(Server()) as server:
-        running = asyncio.create_task(headless(server.url, *arguments, folder=tmp_path))
-        try:
-            await until(lambda: len(server.asked) > 20)
-            for worker in workers_of(server):
-                worker.kill()
-            done = await running
-        finally:
-            running.cancel()
+    arguments = ("--arrivals", "constant:20", "--run-time", "600", *several(2))
+    async with serving(Server()) as server, asking(server.url, *arguments, folder=tmp_path) as running:
+        await running.until(lambda: len(server.asked) > 20)
+        for worker in workers_of(running):
+            worker.kill()
+        done = await running.ended()
     assert done.code == 4
     assert len(done.run.events) == 2
     assert done.run.duration_s < 60
@@ -148,16 +146,12 @@ async def test_a_run_without_any_worker_left_ends(tmp_path: Path) -> None:
 
 async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
     """The run goes on to its end, says when whom it lost, and keeps what it has."""
-    arguments = ("--arrivals", "constant:20", "--run-time", "6", "--processes", "2")
-    async with serving(Server()) as server:
-        running = asyncio.create_task(headless(server.url, *arguments, folder=tmp_path))
-        try:
-            await until(lambda: len(server.asked) > 20)
-            victim = workers_of(server)[-1]
-            victim.kill()
-            done = await running
-        finally:
-            running.cancel()
+    arguments = ("--arrivals", "constant:20", "--run-time", "6", *several(2))
+    async with serving(Server()) as server, asking(server.url, *arguments, folder=tmp_path) as running:
+        await running.until(lambda: len(server.asked) > 20)
+        victim = workers_of(running)[-1]
+        victim.kill()
+        done = await running.ended()
     run = done.run
     assert done.code == 4
     (event,) = run.events
@@ -193,7 +187,7 @@ async def test_a_worker_that_comes_late_makes_a_closed_loop_void(tmp_path: Path)
         await until((tmp_path / "set").exists)
         started = locust("--host", server.url, *master, "--master-bind-port", port, *kept, folder=tmp_path)
         async with started as running, locust(*worker, folder=tmp_path):
-            await until(lambda: len(server.asked) > 4)
+            await running.until(lambda: len(server.asked) > 4)
             (tmp_path / "go").touch()
             done = await running.ended()
     assert done.code == 4
@@ -201,10 +195,9 @@ async def test_a_worker_that_comes_late_makes_a_closed_loop_void(tmp_path: Path)
     assert "asked nothing" in done.run.void[0]
 
 
-def workers_of(server: Server) -> list[psutil.Process]:
-    """The processes that locust forked for this server."""
-    (master,) = [process for process in psutil.Process().children() if server.url in process.cmdline()]
-    children: list[psutil.Process] = master.children()
+def workers_of(running: Locust) -> list[psutil.Process]:
+    """The processes that locust forked."""
+    children: list[psutil.Process] = psutil.Process(running.process.pid).children()
     return children
 
 
