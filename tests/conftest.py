@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A machine that does other things is slow now and then; no test is about how long an example takes.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 #: These start whole stacks of processes: one after another, and first, because they take longest.
 _STACKS = tuple(f"tests/{place}" for place in ("ray/", "rehearsal/", "e2e/", "ingestion/test_distributed.py"))

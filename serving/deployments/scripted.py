@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 #: JSON of a Script, in the environment of the engine's process.
 SCRIPT_VARIABLE = "ANCHORAGE_SCRIPT"
-#: A user message that makes the engine fail for good, as vLLM does when its worker process dies.
+#: A user message that makes the engine fail for good, as vLLM does when its worker process dies: what is asked for then
+#: is refused, and what was under way says an error first, and ends later.
 DIE = "!die"
 #: What every other prompt is: tokens that say nothing.
 _PROMPT_IDS = (-1,) * 7
@@ -27,12 +28,14 @@ _PROMPT_IDS = (-1,) * 7
 class Script(BaseModel):
     """`tokens` words; the first after `first_s` seconds, then `burst` words every `gap_s` seconds.
 
-    `start_s`: how long the engine takes to start. Without gaps the engine still yields to others between bursts.
+    `start_s`: how long the engine takes to start; `end_s`: the time between the error that a dead engine's answers say
+    and their end. Without gaps the engine still yields to others between bursts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_s: float = 0.0
+    end_s: float = 0.0
     first_s: float = 0.0
     gap_s: float = 0.0
     tokens: int = 4096
@@ -60,7 +63,7 @@ class ScriptedEngine:
 
     async def check_health(self) -> None:
         if self._dead:
-            raise EngineDead("the scripted engine is dead")
+            raise EngineDead(_DEAD)
 
     async def shutdown(self) -> None:
         """Nothing to release."""
@@ -89,7 +92,11 @@ class ScriptedEngine:
         self.running += 1
         try:
             async for number in self._numbers(first, end):
-                await self.check_health()
+                if self._dead:
+                    yield _sse({"error": {"message": _DEAD, "type": "EngineDeadError", "code": 500}})
+                    await asyncio.sleep(self._script.end_s)
+                    yield _DONE
+                    return
                 if ids and number == first:
                     yield _sse({**_HEAD, "choices": [], "prompt_token_ids": prompt})
                 yield _word(chat, number, ids)
@@ -97,7 +104,7 @@ class ScriptedEngine:
             self.running -= 1
         yield _chunk(chat, "", reason="stop" if end == self._script.tokens else "length")
         yield _usage(prompt_tokens=len(prompt), completion_tokens=end - first)
-        yield "data: [DONE]\n\n"
+        yield _DONE
 
     async def _numbers(self, first: int, end: int) -> AsyncIterator[int]:
         script = self._script
@@ -143,6 +150,8 @@ def _usage(prompt_tokens: int, completion_tokens: int) -> str:
     return _sse({**_HEAD, "choices": [], "usage": usage})
 
 
+_DEAD = "the scripted engine is dead"
+_DONE = "data: [DONE]\n\n"
 _HEAD = {"id": "chatcmpl-scripted", "object": "chat.completion.chunk", "created": 0, "model": "scripted"}
 
 

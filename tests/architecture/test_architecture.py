@@ -102,7 +102,7 @@ ARROWS = {
     "serving.errors": (),
     "serving.settings": (),
     "serving.generation": ("serving.errors", "serving.settings", "serving.index"),
-    "serving.loopback": (),
+    "serving.loopback": ("serving.errors",),
     "serving.index": ("serving.errors", "serving.loopback", "serving.settings"),
     "serving.running": ("serving.errors", "serving.loopback"),
     "serving.stack": ("serving.errors", "serving.settings", "serving.loopback", "serving.running"),

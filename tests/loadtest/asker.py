@@ -3,8 +3,8 @@
 `python -m tests.loadtest.asker` reads a JSON list of jobs, which all start at once: {"target": {…}, "limits": {…},
 "ask": {…}, "times": 3, "kill_s": null, "freeze_s": null, "pause_s": null, "ready_s": null}. The asks of a job share an
 `Exchange`; they start together, or with `pause_s` one after the other, so long after the end of the one before.
-`kill_s`: after that they are killed; `freeze_s`: so long the process does nothing once they began. With `ready_s` first
-the target must be ready, say its model, and what it is (`said` in the records). Prints a JSON list per job: the
+`kill_s`: after that they are killed; `freeze_s`: so long the process does nothing once all are sent. With `ready_s`
+first the target must be ready, say its model, and what it is (`said` in the records). Prints a JSON list per job: the
 records, or what was wrong with the target.
 """
 
@@ -16,13 +16,16 @@ import dataclasses  # noqa: E402 - after the patch, as in locust
 import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from typing import Any  # noqa: E402
+from unittest.mock import patch  # noqa: E402
 
 import gevent  # noqa: E402
 
 from loadtest.exchange import Exchange  # noqa: E402
 from loadtest.target import Limits, Target  # noqa: E402
+from loadtest.transfer import Transfer  # noqa: E402
 from loadtest.workload import Ask  # noqa: E402
 from serving.errors import AnchorageError  # noqa: E402
 
@@ -30,6 +33,20 @@ from serving.errors import AnchorageError  # noqa: E402
 def _ask(data: dict[str, Any]) -> Ask:
     turns = tuple(_ask(turn) for turn in data.pop("turns", ()))
     return Ask(**{"number": 0, "task": "stream", "text": "Why?", **data}, turns=turns)
+
+
+@contextmanager
+def _counted() -> Iterator[list[Transfer]]:
+    """The requests that were written from now on: a transfer writes before it waits."""
+    sent: list[Transfer] = []
+    run = Transfer.run
+
+    def counted(transfer: Transfer, *limits: float) -> None:
+        sent.append(transfer)
+        run(transfer, *limits)
+
+    with patch.object(Transfer, "run", counted):
+        yield sent
 
 
 def _performed(job: dict[str, Any], clock: Callable[[], float]) -> list[dict[str, Any]]:
@@ -48,9 +65,11 @@ def _performed(job: dict[str, Any], clock: Callable[[], float]) -> list[dict[str
             records.append(dataclasses.asdict(record) | {"said": said})  # noqa: PERF401 - the one before a kill, too
 
     if job["pause_s"] is None:
-        asking = [gevent.spawn(one) for _ in range(job["times"])]
+        with _counted() as sent:
+            asking = [gevent.spawn(one) for _ in range(job["times"])]
+            while job["freeze_s"] is not None and len(sent) < job["times"]:
+                gevent.sleep(0.01)
         if job["freeze_s"] is not None:
-            gevent.sleep(0.1)
             monkey.get_original("time", "sleep")(job["freeze_s"])
         if job["kill_s"] is not None:
             gevent.sleep(job["kill_s"])

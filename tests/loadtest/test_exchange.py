@@ -29,7 +29,7 @@ from tests.loadtest.performing import LOOSE_S, job, performed
 
 async def test_times_are_those_of_the_server() -> None:
     """First text and every gap as the server wrote them, a long one too."""
-    waits = [0.2, 0.05, 0.05, 0.6, 0.05]
+    waits = [0.2, 0.3, 0.3, 0.6, 0.3]
     written: list[list[float]] = []
 
     async def timed(writer: asyncio.StreamWriter) -> None:

@@ -31,7 +31,13 @@ async def test_every_task_of_our_own_server(staged: Staging) -> None:
     ]
     async with staged(probes={"store": _fine, "llm": _cold}) as stage:
         target = {"plain": False, "model": "", "on_cold": "wait"}
-        found = await performed(*(job(stage.url, target=target, ask=ask, ready_s=20.0) for ask in asks))
+        patience: dict[str, Any] = {"upload": {"timeout_s": 3.0}}
+        found = await performed(
+            *(
+                job(stage.url, target=target, ask=ask, ready_s=20.0, limits=patience.get(ask["task"], {}))
+                for ask in asks
+            )
+        )
     [streamed], [whole], turns, [searched], [unknown], [uploaded] = found
     for record in (streamed, whole, *turns):
         assert (record["error"], record["outcome"], record["cold"], record["resumed"]) == (None, "answered", False, 0)

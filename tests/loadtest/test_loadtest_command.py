@@ -105,7 +105,9 @@ def test_a_run_is_held_judged_and_kept(url: str, tmp_path: Path) -> None:
 
 def test_two_runs_at_once_keep_their_processes_apart(url: str, tmp_path: Path) -> None:
     """Each of several processes; no master finds its port taken, and none is joined by the other's workers."""
-    load = ("--plain", "--arrivals", "constant:10", "--duration", "4", "--answer-tokens", "16", "--workers", "2")
+    slo = tmp_path / "slo.toml"
+    slo.write_text("errors_max = 0.0\n")
+    load = ("--plain", "--arrivals", "constant:10", "--duration", "4", "--workers", "2", "--slo", str(slo))
     outs = [tmp_path / name for name in ("one", "two")]
     told: dict[str, Any] = {"cwd": ROOT, "env": environment(), "stderr": PIPE, "text": True}
     started = [subprocess.Popen(command("run", url, *load, "--out", str(out)), **told) for out in outs]

@@ -226,7 +226,7 @@ async def test_ctrl_c_keeps_what_was_measured(processes: int, tmp_path: Path) ->
     assert not done.run.events
     assert len(done.run.records) == len(server.asked)
     # Other processes hear of the end a moment later.
-    assert len(done.run.records) - len(done.run.measured()) <= 2
+    assert max(record.at_s for record in done.run.records) < done.run.duration_s + 1.0
 
 
 @pytest.mark.parametrize(

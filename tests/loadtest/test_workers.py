@@ -148,7 +148,8 @@ async def test_a_worker_that_dies_makes_the_run_void(tmp_path: Path) -> None:
     """The run goes on to its end, says when whom it lost, and keeps what it has."""
     arguments = ("--arrivals", "constant:20", "--run-time", "6", *several(2))
     async with serving(Server()) as server, asking(server.url, *arguments, folder=tmp_path) as running:
-        await running.until(lambda: len(server.asked) > 20)
+        # Whoever is lost has been heard of: they report once a second.
+        await running.until(lambda: len(server.asked) > 40)
         victim = workers_of(running)[-1]
         victim.kill()
         done = await running.ended()

@@ -27,7 +27,8 @@ from .conftest import until
 STREAMS = 64
 #: Words of an answer. At 50 a second they take 8 s, so that all are under way when something happens.
 WORDS = 400
-SCRIPT = {"tokens": 4096, "gap_s": 0.02}
+#: A dead engine's answers end long after they said so.
+SCRIPT = {"tokens": 4096, "gap_s": 0.02, "end_s": 2.0}
 REPLICA = "ray::ServeReplica:anchorage:Llm"
 MODEL = "scripted@none"
 
@@ -213,6 +214,23 @@ async def test_answers_wait_for_a_new_replica_when_all_are_killed(application: A
     assert {heard.resumed for heard in answers.heard} <= {1, 2}
 
 
+async def begun(application: Application, heard: Heard) -> asyncio.Task[None]:
+    """One that has heard nothing yet is not kept waiting for a new engine when all are dead."""
+    listening = asyncio.create_task(listen(application, heard))
+
+    async def began() -> bool:
+        return bool(heard.words)
+
+    await until(began, 60)
+    return listening
+
+
+async def kill_an_engine(application: Application) -> httpx.Response:
+    """By a request that does not wait for another one."""
+    asked = {"messages": [{"role": "user", "content": "!die"}], "rag": {"on_cold": "reject"}}
+    return await application.http.post("/v1/chat/completions", json={"model": MODEL, **asked})
+
+
 async def test_an_answer_outlives_its_engine(application: Application) -> None:
     """An engine dies of another's request: what it was writing goes on in the other one, and its replica is replaced.
 
@@ -220,16 +238,8 @@ async def test_an_answer_outlives_its_engine(application: Application) -> None:
     """
     before = await application.until_ready(2)
     heard = Heard()
-    listening = asyncio.create_task(listen(application, heard))
-
-    async def began() -> bool:
-        return bool(heard.words)
-
-    # One that has heard nothing yet is not kept waiting for a new engine when both are dead.
-    await until(began, 60)
-    died = await application.http.post(
-        "/v1/chat/completions", json={"model": MODEL, "messages": [{"role": "user", "content": "!die"}]}
-    )
+    listening = await begun(application, heard)
+    died = await kill_an_engine(application)
     assert died.status_code == 502
     assert "engine is dead" in died.json()["error"]["message"]
     await listening
@@ -246,3 +256,18 @@ async def test_a_rolling_update_to_fewer_replicas_cuts_no_stream(application: Ap
     assert answers.resumed == 0
     (new,) = await application.until_ready(1)
     assert new not in answers.replicas
+
+
+async def test_an_engine_that_died_is_not_asked_again(application: Application) -> None:
+    """There is no other one. Its answers hear that it broke long before they end, and ask again at once: nobody finds
+    it once more, which would count as another loss, until the new one is there.
+    """
+    await application.deploy(replicas=1, version="2")
+    await application.until_ready(1)
+    heard = Heard()
+    listening = await begun(application, heard)
+    died = await kill_an_engine(application)
+    assert died.status_code == 502
+    await listening
+    assert heard.whole
+    assert heard.resumed == 1

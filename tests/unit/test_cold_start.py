@@ -144,8 +144,12 @@ async def guard_that_says(body: bytes | None) -> AsyncIterator[str]:
         (None, None),
     ],
 )
-async def test_the_guard_tells_a_node_from_an_image(body: bytes | None, stage: str | None) -> None:
+async def test_the_guard_tells_a_node_from_an_image(
+    body: bytes | None, stage: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And one that says nothing of use, or nothing at all, is done without."""
+    if body is not None:
+        monkeypatch.setattr("serving.deployments.guarded._PATIENCE_S", 20.0)
     async with guard_that_says(body) as url:
         assert await Guard(url).stage() == stage
 
