@@ -27,7 +27,6 @@ from ingestion.receipt import Check, Receipt, Removed, now
 from ingestion.records import taken
 from ingestion.report import IngestReport
 from ingestion.write import Writer
-from serving.errors import WriterBusy
 from serving.index.catalog_models import Build, DocumentRecord, Generation, Run, State
 from serving.index.leases import Lease
 from serving.index.types import StoredKey
@@ -142,14 +141,29 @@ class Erasure:
 
     @asynccontextmanager
     async def _leases(self) -> AsyncIterator[list[Lease]]:
-        """The turn to publish; and while a bulk run has begun one of the documents, the turn to run."""
-        hold, key = self._parts.catalog.leases.hold, self._build.key
+        """The turn to publish; and while a bulk run has begun one of the documents, the turn to run.
+
+        Raises WriterBusy when they do not come in time.
+        """
+        deadline = time.monotonic() + self._wait_s
+        publish = f"publish/{self._build.key}"
+        if not await self._under_way():
+            async with self._held([publish], deadline) as leases:
+                if not await self._under_way():
+                    yield leases
+                    return
+            # While we waited for our turn, a run has begun one of them.
+        async with self._held([f"run/{self._build.key}", publish], deadline) as leases:
+            yield leases
+
+    @asynccontextmanager
+    async def _held(self, names: Sequence[str], deadline: float) -> AsyncIterator[list[Lease]]:
+        hold = self._parts.catalog.leases.hold
         async with AsyncExitStack() as stack:
-            names = [f"run/{key}"] if await self._under_way() else []
-            names.append(f"publish/{key}")
-            leases = [await stack.enter_async_context(hold(name, "a removal", wait_s=self._wait_s)) for name in names]
-            if len(names) == 1 and (uri := await self._under_way()):
-                raise WriterBusy(f"A run has just begun to change {uri}: remove it again when that has ended.")
+            leases = []
+            for name in names:
+                left_s = max(0.0, deadline - time.monotonic())
+                leases.append(await stack.enter_async_context(hold(name, "a removal", wait_s=left_s)))
             yield leases
 
     async def _under_way(self) -> str:

@@ -56,6 +56,8 @@ class DocumentWorker:
         self._poked = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, _Pause] = {}
+        #: In work when there was something new: perhaps for them, and then this turn has not seen it.
+        self._asked_meanwhile: set[str] = set()
         self._tally = Tally()
         self._backlog = (0, 0.0)
         self._worked = time.monotonic()
@@ -94,10 +96,13 @@ class DocumentWorker:
         except AnchorageError as error:
             _log.warning("%s; looking for work again in %g s", error, _LOOK_S)
             return
+        if poked:
+            self._asked_meanwhile.update(self._working)
         for collection in waiting:
             if len(self._working) >= _SIDE_BY_SIDE:
                 return
             if collection not in self._working and self._due(collection, poked):
+                self._asked_meanwhile.discard(collection)
                 self._working[collection] = asyncio.create_task(self._work(collection))
         if not waiting and not self._working and time.monotonic() - self._worked > _IDLE_S:
             await self._close_pools()
@@ -121,7 +126,8 @@ class DocumentWorker:
         finally:
             self._worked = time.monotonic()
             del self._working[collection]
-        if collection not in self._pauses:
+        pause = self._pauses.get(collection)
+        if pause is None or (pause.polite and collection in self._asked_meanwhile):
             self.poke()
 
     def _rest(self, collection: str, again: bool, *, polite: bool) -> None:

@@ -24,7 +24,7 @@ from loadtest.by_log import NoResult
 from loadtest.locust_options import STOP_TIMEOUT_S
 from loadtest.run import Study
 from serving.errors import ConfigurationError
-from serving.loopback import LOOPBACK, free_port
+from serving.ports import LOOPBACK, free_port
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 #: Makes one level: arguments of `python -m loadtest.locustfile`, and who is told each second how it goes. Blocking;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 from pathlib import Path
 
 import psutil
@@ -18,34 +17,6 @@ GIB = 1024**3
 STACK_BYTES = 2 * GIB
 #: An engine beside its weights: three processes of vLLM, and the least useful cache.
 ENGINE_BYTES = 3 * GIB
-
-
-def check_port(host: str, port: int) -> int:
-    """The port itself, or a free one for 0."""
-    try:
-        return _bind(host, port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{host}:{port} cannot be used ({error.strerror}): choose another with --port, or --port 0 for a free one"
-        ) from error
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether `check_port` would let it pass."""
-    try:
-        _bind(host, port)
-    except OSError:
-        return False
-    return True
-
-
-def _bind(host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a port whose last connections are still closing is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        return int(probe.getsockname()[1])
 
 
 def check_model(model: str) -> None:

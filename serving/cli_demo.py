@@ -10,7 +10,6 @@ from pathlib import Path
 import typer
 
 from serving.cli_ask import ask_server, best_model
-from serving.cli_checks import port_is_free
 from serving.cli_next import what_next
 from serving.cli_options import DataDir, read_settings
 from serving.cli_progress import Steps
@@ -18,6 +17,7 @@ from serving.cli_serve import own_key, served, with_given
 from serving.cli_signals import Ending
 from serving.client import Client
 from serving.errors import AnchorageError, ConfigurationError
+from serving.ports import is_free
 from serving.settings import Settings
 
 DEMO_DATA_DIR = Path(".anchorage") / "demo"
@@ -36,7 +36,7 @@ def demo(data_dir: DataDir = DEMO_DATA_DIR) -> None:
     """Show all of it: serve, ingest the handbook, ask. On a terminal it keeps serving afterwards."""
     settings = read_settings()
     steps = Steps()
-    if not port_is_free(settings.api.host, settings.api.port):
+    if not is_free(settings.api.host, settings.api.port):
         steps.note(f"port {settings.api.port} is taken: a free one is used")
         settings = with_given(settings, "api", {"port": 0})
     keep = sys.stdin.isatty() and sys.stdout.isatty()

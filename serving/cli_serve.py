@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from serving.cli_ask import best_model
-from serving.cli_checks import check_memory, check_model, check_port
+from serving.cli_checks import check_memory, check_model
 from serving.cli_next import what_next
 from serving.cli_options import DataDir, read_settings
 from serving.cli_progress import Steps
 from serving.cli_signals import Ending
 from serving.client import Client
+from serving.ports import usable_port
 from serving.running import DEFAULT_DATA_DIR, announce, prepare, sole_server
 from serving.settings import ApiSettings, OnCold, Settings
 from serving.stack import embedded_index, running_milvus
@@ -69,7 +70,7 @@ async def served(settings: Settings, data_dir: Path, steps: Steps, ending: Endin
     """
     data_dir = prepare(data_dir)
     with sole_server(data_dir):
-        settings = with_given(settings, "api", {"port": check_port(settings.api.host, settings.api.port)})
+        settings = with_given(settings, "api", {"port": usable_port(settings.api.host, settings.api.port)})
         if settings.llm.model:
             check_model(settings.llm.model)
         check_memory(settings)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from serving.errors import AnchorageError, Unavailable
-from serving.loopback import NAMES
+from serving.ports import LOOPBACK_NAMES
 
 #: Connecting to a server that runs takes milliseconds; an answer may take as long as the server allows.
 _TIMEOUT = httpx.Timeout(None, connect=5.0)
@@ -67,7 +67,7 @@ class Client:
     async def _connected(self) -> AsyncIterator[httpx.AsyncClient]:
         try:
             # A proxy from the environment cannot reach our own loopback.
-            proxied = httpx.URL(self._url).host not in NAMES
+            proxied = httpx.URL(self._url).host not in LOOPBACK_NAMES
             async with httpx.AsyncClient(
                 base_url=self._url, headers=self._headers, timeout=_TIMEOUT, trust_env=proxied
             ) as http:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serving.errors import ConfigurationError
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 DEFAULT_DATA_DIR = Path(".anchorage")
 

@@ -29,7 +29,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from serving.errors import IndexUnavailable
-from serving.loopback import LOOPBACK, free_port
+from serving.ports import LOOPBACK, free_port
 from serving.running import MilvusState, ProcessId, prepare, read_state, write_state
 from serving.settings import Settings
 
@@ -64,8 +64,13 @@ async def embedded_index(settings: Settings, data_dir: Path) -> AsyncIterator[Se
     # Joining and leaving run in threads that finish even when we are cancelled, so that none is left half done.
     joining = asyncio.ensure_future(asyncio.to_thread(_join, data_dir))
     try:
-        state = await asyncio.shield(joining)
-        await _until_answering(state, data_dir)
+        state, started = await asyncio.shield(joining)
+        if not await _answering(state, data_dir):
+            if not started:
+                # It died under those who used it: they, or we, start it again.
+                state = await _restarted(data_dir, state.port)
+            if started or not await _answering(state, data_dir):
+                raise IndexUnavailable(f"Milvus Lite ended while it started{_log_tail(data_dir)}")
         keeping = asyncio.create_task(_keep(data_dir, state.port))
         try:
             yield _with_index(settings, "milvus_uri", state.uri)
@@ -111,13 +116,17 @@ def _with_index(settings: Settings, field: str, value: str) -> Settings:
     return settings.model_copy(update={"index": settings.index.model_copy(update={field: value})})
 
 
-def _join(data_dir: Path) -> MilvusState:
-    """Become a user of the running server, or start one. Serialised between processes by the lock."""
+def _join(data_dir: Path) -> tuple[MilvusState, bool]:
+    """Become a user of the running server, or start one; and whether it was started.
+
+    One process at a time, by the lock.
+    """
     with _milvus_lock(data_dir):
-        state = running_milvus(data_dir) or _start(data_dir)
+        running = running_milvus(data_dir)
+        state = running or _started(data_dir)
         state = state.model_copy(update={"users": [*state.live_users(), ProcessId.own()]})
         write_state(_milvus_file(data_dir), state)
-        return state
+        return state, running is None
 
 
 async def _keep(data_dir: Path, port: int) -> None:
@@ -126,7 +135,16 @@ async def _keep(data_dir: Path, port: int) -> None:
         await asyncio.sleep(LOOK_S)
         if not await asyncio.to_thread(_alive, data_dir):
             with contextlib.suppress(IndexUnavailable, OSError):
-                await asyncio.shield(asyncio.to_thread(_restart, data_dir, port))
+                await _restarted(data_dir, port)
+
+
+async def _restarted(data_dir: Path, port: int) -> MilvusState:
+    """The thread is waited for also when we are cancelled: after we have left, it would start a server for nobody."""
+    restarting = asyncio.ensure_future(asyncio.to_thread(_restart, data_dir, port))
+    try:
+        return await asyncio.shield(restarting)
+    finally:
+        await asyncio.wait([restarting])
 
 
 def _alive(data_dir: Path) -> bool:
@@ -134,13 +152,16 @@ def _alive(data_dir: Path) -> bool:
     return state is not None and state.server.process() is not None
 
 
-def _restart(data_dir: Path, port: int) -> None:
+def _restart(data_dir: Path, port: int) -> MilvusState:
+    """The running server; if there is none, one at `port`."""
     with _milvus_lock(data_dir):
+        if running := running_milvus(data_dir):
+            return running
         known = read_state(_milvus_file(data_dir), MilvusState)
-        if running_milvus(data_dir) is None:
-            users = known.live_users() if known else [ProcessId.own()]
-            state = _start(data_dir, port)
-            write_state(_milvus_file(data_dir), state.model_copy(update={"users": users}))
+        users = known.live_users() if known else [ProcessId.own()]
+        state = _start(data_dir, port).model_copy(update={"users": users})
+        write_state(_milvus_file(data_dir), state)
+        return state
 
 
 def _leave(data_dir: Path) -> None:
@@ -160,8 +181,15 @@ def _leave(data_dir: Path) -> None:
         _milvus_file(data_dir).unlink(missing_ok=True)
 
 
-def _start(data_dir: Path, port: int = 0) -> MilvusState:
-    port = port or free_port()
+def _started(data_dir: Path) -> MilvusState:
+    """Where one was that died, as long as somebody looks for it there; else anywhere."""
+    known = read_state(_milvus_file(data_dir), MilvusState)
+    users = known.live_users() if known else []
+    port = known.port if known and users else free_port()
+    return _start(data_dir, port).model_copy(update={"users": users})
+
+
+def _start(data_dir: Path, port: int) -> MilvusState:
     address = ["--data-dir", str(data_dir / "milvus"), "--host", LOOPBACK, "--port", str(port)]
     with (data_dir / "logs" / "milvus.log").open("wb") as log:
         # A session of its own: the terminal's Ctrl-C reaches us, and we stop Milvus when nobody needs it any more.
@@ -190,14 +218,16 @@ def _stop(server: ProcessId) -> None:
         return
 
 
-async def _until_answering(state: MilvusState, data_dir: Path) -> None:
+async def _answering(state: MilvusState, data_dir: Path) -> bool:
+    """Returns when it answers, or False when it has ended instead. Raises IndexUnavailable if neither comes."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not await speaks_http2(state.port):
         if state.server.process() is None:
-            raise IndexUnavailable(f"Milvus Lite ended while it started{_log_tail(data_dir)}")
+            return False
         if time.monotonic() > deadline:
             raise IndexUnavailable(f"Milvus Lite did not answer within {START_TIMEOUT_S:.0f} s{_log_tail(data_dir)}")
         await asyncio.sleep(0.05)
+    return True
 
 
 def _log_tail(data_dir: Path) -> str:

@@ -28,7 +28,7 @@ from loadtest.bench.servers import Pace
 from loadtest.bench.stages import filled, stage, started_once, streamers
 from loadtest.bench.table import Result
 from loadtest.machine import describe
-from serving.loopback import free_port
+from serving.ports import free_port
 
 
 def ray_peers(*, default: bool, all_flags: bool) -> dict[str, bool]:

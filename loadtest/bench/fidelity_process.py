@@ -18,7 +18,7 @@ from loadtest.bench.client import BenchError
 from loadtest.bench.fidelity_script import Script
 from loadtest.bench.ingest_process import ROOT, environment
 from loadtest.bench.processes import Launch, Server, running, stop
-from serving.loopback import free_port
+from serving.ports import free_port
 
 _LOOK_EVERY_S = 0.25
 #: A client's start and its first answers are no part of what a token costs.

@@ -33,7 +33,7 @@ from loadtest.slo import Slo
 from loadtest.sweep import Found
 from loadtest.sweeping import Plan, Sweeping
 from loadtest.target import Target
-from serving.loopback import free_port
+from serving.ports import free_port
 
 BAR = 0.1
 PLACES = Places(16, 0.3)

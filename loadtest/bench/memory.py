@@ -14,7 +14,7 @@ from loadtest.bench.processes import Server
 from loadtest.bench.rounds import spread
 from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL
 from loadtest.bench.table import Result, Row
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 MIB = 2**20
 #: What a process may vary by without growing: allocators return pages when they like.

@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from loadtest.bench.client import BenchError
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 STOP_TIMEOUT_S = 30.0
 _ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from loadtest.bench.keepalive import Connection, connected
 from loadtest.bench.search import TOP_K, ids
 from loadtest.bench.table import Result, Row
 from serving.index.types import Vectors
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 BAR = 0.99
 MODEL = "all-MiniLM-L6-v2"

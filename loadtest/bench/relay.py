@@ -14,7 +14,7 @@ from loadtest.bench.rounds import Measure, Sample, Samples, VoidRound, interleav
 from loadtest.bench.sides import CHAT, Side, same_pieces
 from loadtest.bench.table import Result, Row, at_least
 from loadtest.bench.watch import CPU_LIMIT
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 #: Of a round's time: later than that the last request would decide when the round ends.
 _DISPATCH_SHARE = 0.05

@@ -21,7 +21,7 @@ from loadtest.bench.rounds import Measure, Sample, Samples, interleave, ratios, 
 from loadtest.bench.servers import COLLECTION
 from loadtest.bench.table import Result, Row, at_least, at_most
 from loadtest.bench.watch import watched
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 BAR = 1.3
 MODES = ("dense", "hybrid")

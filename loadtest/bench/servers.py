@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.processes import Launch
-from serving.loopback import free_port
+from serving.ports import free_port
 
 SCRIPTED_MODEL = "scripted"
 #: The collection that the benches make.

@@ -18,7 +18,7 @@ from loadtest.bench.servers import COLLECTION, SCRIPTED_MODEL, Pace
 from loadtest.bench.sides import CHAT, Side
 from serving.index import schema
 from serving.index.embedder import LocalEmbedder
-from serving.loopback import LOOPBACK, free_port
+from serving.ports import LOOPBACK, free_port
 from serving.settings import EmbedderSettings, IndexSettings, Settings
 from serving.stack import embedded_index
 

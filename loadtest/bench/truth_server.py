@@ -24,7 +24,7 @@ import uvloop
 
 from loadtest.bench.fidelity_process import prefer
 from loadtest.bench.fidelity_script import MODEL, Script
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 _BACKLOG = 4096
 _READ_BYTES = 65536

@@ -16,7 +16,7 @@ from loadtest.bench.servers import Pace
 from loadtest.bench.sides import CHAT, Side, same_pieces
 from loadtest.bench.table import Result, Row, added
 from loadtest.bench.watch import watched
-from serving.loopback import LOOPBACK
+from serving.ports import LOOPBACK
 
 #: The gaps keep a stream going for longer than Ray Serve's 50 ms batches: one that ends sooner is sent when it ends.
 PACE = Pace(first_s=0.020, gap_s=0.005)

@@ -26,7 +26,7 @@ from loadtest.rehearsal.scenario import NODE_CPUS, UPSCALING_SPEED, Scenario
 from serving.deployments.environment import cluster_variables
 from serving.deployments.names import CPU_PLANE
 from serving.errors import Unavailable
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.settings import Settings
 
 GPU_NODES, CPU_NODES = "gpu", "cpu"

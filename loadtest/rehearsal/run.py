@@ -25,7 +25,7 @@ from loadtest.rehearsal.timeline import (
     Watcher,
 )
 from loadtest.rehearsal.traffic import Traffic
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.settings import IndexSettings, ScalingSettings, Settings
 from serving.stack import embedded_index
 
@@ -135,6 +135,7 @@ class _Rehearsal:
             self._timeline.mark(NODE_KILLED, node_id[-5:])
             self._watcher.killed.add(node_id)
             await asyncio.to_thread(self._cluster.kill_node, node_id)
+            await self._until_replaced()
         if self._scenario.rolling_update:
             await _until(lambda: levels[REPLICAS_READY] > 0)
             if self._scenario.total:
@@ -143,6 +144,14 @@ class _Rehearsal:
                 await asyncio.sleep(_UPDATE_AFTER_S)
             self._timeline.mark(ROLLING_UPDATE, "begins")
             await application.deploy(_updated(self._settings), autoscaling_of(self._scenario, self._settings))
+
+    async def _until_replaced(self) -> None:
+        """What the killed node carried was lost, and is back. Raises TimeoutError."""
+        levels = self._timeline.levels
+        before = levels[REPLICAS_READY]
+        async with asyncio.timeout(_PATIENCE_S):
+            await _until(lambda: levels[REPLICAS_READY] < before)
+            await _until(lambda: levels[REPLICAS_READY] >= before)
 
     async def _until_gone(self) -> None:
         scaling, levels = self._settings.scaling, self._timeline.levels

@@ -106,6 +106,9 @@ class Watcher:
         self._record = record
         self._read = 0
         self._wanted = 0
+        #: What a look finds new has come since the one before it began: it is dated then, so that nothing seems to come
+        #: after what followed from it.
+        self._since = time.monotonic()
         #: When nodes that are not here yet were asked for, oldest first.
         self._asked: list[float] = []
         self._nodes: dict[str, _Node] = {}
@@ -126,10 +129,12 @@ class Watcher:
 
     def look(self) -> None:
         """Once, now."""
+        began = time.monotonic()
         self._provider()
         self._alive(time.monotonic(), gpu_nodes())
         if details := llm_details():
             self._replicas(time.monotonic(), details)
+            self._since = began
 
     def busy_node(self) -> str | None:
         """The GPU node that has had a running replica for longest, if any has."""
@@ -156,10 +161,10 @@ class Watcher:
             node = self._nodes.pop(node_id)
             if node.empty is not None and node_id not in self.killed:
                 self.delays.release_s.append(now - node.empty)
-        self._timeline.level(NODES_UP, len(alive), now)
+        self._timeline.level(NODES_UP, len(alive), self._since)
 
     def _replicas(self, now: float, details: Mapping[str, Any]) -> None:
-        self._timeline.level(REPLICAS_WANTED, int(details.get("target_num_replicas", 0)), now)
+        self._timeline.level(REPLICAS_WANTED, int(details.get("target_num_replicas", 0)), self._since)
         states = {str(replica["replica_id"]): replica for replica in details.get("replicas", [])}
         running = {one: str(found.get("node_id")) for one, found in states.items() if _state(found) == "RUNNING"}
         for one, found in states.items():
@@ -176,7 +181,7 @@ class Watcher:
                 node.used, node.empty = True, None
             elif node.used and node.empty is None:
                 node.empty = now
-        self._timeline.level(REPLICAS_READY, len(running), now)
+        self._timeline.level(REPLICAS_READY, len(running), self._since)
 
 
 def gpu_nodes() -> set[str]:

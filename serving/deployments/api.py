@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
 
 from serving.answer import EngineInfo, Retriever
 from serving.api.app import create_app
@@ -130,12 +129,12 @@ class Api:
         return merge(sorted({**texts, own: text}.items())).encode()
 
     async def _metrics_of(self, handle: Any) -> Iterable[tuple[str, str]]:
-        try:
+        # One without replicas refuses to be asked (DeploymentUnavailableError): a sleeping Llm, for one.
+        with suppress(Unavailable), answered(Unavailable, "A deployment"):
             async with asyncio.timeout(_METRICS_S):
                 found: list[tuple[str, str]] = await handle.broadcast("metrics_text").results_async()
                 return found
-        except (RayError, TimeoutError):
-            return []
+        return []
 
 
 async def _poked(handle: Any) -> None:

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 from serving.deployments.environment import variables
 from serving.deployments.names import API, APP, EMBEDDER, LLM
 from serving.errors import ConfigurationError, EmbedderUnavailable, EngineUnavailable, Unavailable
+from serving.ports import usable_port
 from serving.settings import Settings
 
 #: Called with the part that became ready: "ray", "embedder", "api", "llm".
@@ -51,7 +51,7 @@ async def serve_locally(
     Port 0 takes a free one. Ray's and vLLM's logs end up in `log_dir`/ray. One at a time in a process.
     Raises ConfigurationError (port taken, settings that Ray refuses) and Unavailable for a part that does not start.
     """
-    port = await asyncio.to_thread(_usable_port, settings.api.host, settings.api.port)
+    port = await asyncio.to_thread(usable_port, settings.api.host, settings.api.port)
     settings = settings.model_copy(update={"api": settings.api.model_copy(update={"port": port})})
     folder = await asyncio.to_thread(_own_folder)
     before = dict(os.environ)
@@ -110,17 +110,6 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _usable_port(host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(f"Port {port} of {host} cannot be used: {error.strerror}.") from error
-        return int(probe.getsockname()[1])
-
-
 def _start_ray(settings: Settings, folder: Path) -> None:
     import ray
 
@@ -150,7 +139,7 @@ def _deploy(settings: Settings) -> None:
     from serving.deployments.builder import application
 
     # Where the replica listens itself, Serve's own proxy is not asked: any port is good for it.
-    port = _usable_port(settings.api.host, 0) if _alone(settings) else settings.api.port
+    port = usable_port(settings.api.host, 0) if _alone(settings) else settings.api.port
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.api.host, "port": port, "request_timeout_s": None},

@@ -21,6 +21,8 @@ SCRIPT_VARIABLE = "ANCHORAGE_SCRIPT"
 #: A user message that makes the engine fail for good, as vLLM does when its worker process dies: what is asked for then
 #: is refused, and what was under way says an error first, and ends later.
 DIE = "!die"
+#: The same, after one word of the answer.
+DIE_SPEAKING = "!speak and die"
 #: What every other prompt is: tokens that say nothing.
 _PROMPT_IDS = (-1,) * 7
 
@@ -83,7 +85,8 @@ class ScriptedEngine:
     async def _stream(self, request: Mapping[str, Any]) -> AsyncIterator[str]:
         await self.check_health()
         chat = request.get("messages") is not None
-        if chat and DIE in str(request["messages"]):
+        said = str(request["messages"]) if chat else ""
+        if DIE in said:
             self._dead = True
         prompt = request["prompt"] if isinstance(request.get("prompt"), list) else _PROMPT_IDS
         first = max(prompt[-1] + 1, 0)
@@ -100,6 +103,8 @@ class ScriptedEngine:
                 if ids and number == first:
                     yield _sse({**_HEAD, "choices": [], "prompt_token_ids": prompt})
                 yield _word(chat, number, ids)
+                if DIE_SPEAKING in said:
+                    self._dead = True
         finally:
             self.running -= 1
         yield _chunk(chat, "", reason="stop" if end == self._script.tokens else "length")

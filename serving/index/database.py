@@ -27,6 +27,8 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 #: How long a writer waits for another one, and any statement for its answer, seconds.
 _BUSY_S = 10.0
 _CONNECT_S = 3.0
+#: And for another process that migrates the tables; how often it looks.
+_MIGRATION_S, _LOOK_S = 300.0, 0.02
 #: Rows written until a table is counted for the first time; then after twice as many, and so on.
 _COUNT_AT = 2_000
 _ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error, OSError, UnicodeEncodeError)
@@ -101,10 +103,12 @@ class Database:
                 folder = Path(self._url.database).parent
                 await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             if await self._revision() != migrations.NEWEST:
+                # Before others have to wait for us.
+                upgrade = await asyncio.to_thread(migrations.upgrader)
                 async with self._engine.begin() as connection:
                     if not self._sqlite:
-                        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-                    await connection.run_sync(migrations.upgrade)
+                        await _lock_migrations(connection)
+                    await connection.run_sync(upgrade)
             self._migrated = True
 
     async def _revision(self) -> str | None:
@@ -121,6 +125,16 @@ class Database:
         except _ERRORS as error:
             where = self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
             raise CatalogUnavailable(f"The catalog {where} does not answer ({_reason(error)}).") from error
+
+
+async def _lock_migrations(connection: AsyncConnection) -> None:
+    """Until the transaction ends. Asked for again and again: a statement that waits would end after `_BUSY_S`."""
+    lock = text("SELECT pg_try_advisory_xact_lock(:lock)")
+    deadline = time.monotonic() + _MIGRATION_S
+    while not (await connection.execute(lock, {"lock": _MIGRATION_LOCK})).scalar():
+        if time.monotonic() > deadline:
+            raise CatalogUnavailable(f"Another process has been migrating the catalog for {_MIGRATION_S:g} s.")
+        await asyncio.sleep(_LOOK_S)
 
 
 def _reason(error: Exception) -> str:
@@ -149,7 +163,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         # The driver's own BEGIN is deferred: two writers that first read would fail instead of waiting.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+        _use_wal(connection, cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL: safe at any kill of the process
         cursor.close()
 
@@ -159,6 +173,21 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(connection: Any, cursor: Any) -> None:
+    """So that readers do not wait for the writer. SQLite itself does not wait when another process does the same to a
+    new file at this moment (https://sqlite.org/c3ref/busy_handler.html: the handler is not called for every lock).
+    """
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        connection.run_async(lambda _: asyncio.sleep(_LOOK_S))
 
 
 def _postgresql_engine(url: URL) -> AsyncEngine:

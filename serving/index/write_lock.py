@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from serving.errors import IndexUnavailable
-from serving.loopback import NAMES
+from serving.ports import LOOPBACK_NAMES
 
 #: One write is at most a batch or a flush; this is many of them.
 _WAIT_S = 300.0
@@ -49,7 +49,7 @@ def _path(milvus_uri: str) -> Path | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if host not in NAMES:
+    if host not in LOOPBACK_NAMES:
         return None
     # The user's own: a lock file of another user could not be opened.
     folder = Path(tempfile.gettempdir()) / f"anchorage-{os.getuid()}"

@@ -186,7 +186,7 @@ def staged(catalog: Catalog) -> Staging:
         app = create_app(services, ApiSettings(**settings), metrics=metrics)
         async with AsyncExitStack() as stack:
             url = await stack.enter_async_context(listening(app))
-            http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30, trust_env=False))
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=150, trust_env=False))
             client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
             await stack.enter_async_context(client)
             yield Stage(url, shelf, generator, services, http, client)
@@ -249,7 +249,7 @@ class Desk:
         return dict((await self.stage.http.get(f"/v1/operations/{id}")).json())
 
     async def until(self, id: str, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition(found := await self.operation(id)):  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.02)
         return found
@@ -286,6 +286,7 @@ async def room(staged: Staging, tmp_path_factory: pytest.TempPathFactory) -> Asy
             desk=DocumentDesk(parts.catalog, worker.poke),
             max_upload_bytes=200_000,
             max_upload_documents=5,
+            upload_wait_s=120.0,
         ) as stage:
             yield Room(settings, parts, model, worker, stage)
         working.cancel()

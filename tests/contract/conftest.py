@@ -19,7 +19,7 @@ import pytest
 
 from serving.index.catalog import Catalog
 from serving.index.milvus import Milvus
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.settings import IndexSettings
 from tests.contract.corpus import DIMENSION
 

@@ -11,7 +11,7 @@ from serving.errors import CatalogUnavailable, ConfigurationError, InvalidReques
 from serving.index.catalog import Catalog
 from serving.index.catalog_models import Build, DocumentRecord, Recipe
 from serving.index.types import Collection
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.settings import IndexSettings
 
 RECIPE = Recipe("model-a", 8, 200)

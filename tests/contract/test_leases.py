@@ -19,7 +19,7 @@ from sqlalchemy import update
 from serving.errors import CatalogUnavailable, LeaseLost, WriterBusy
 from serving.index.catalog import Catalog
 from serving.index.catalog_tables import leases
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.settings import IndexSettings
 
 # Holds the lease until it is killed; says when it has it.
@@ -64,6 +64,19 @@ async def expire(catalog: Catalog, name: str = "run/docs", **changed: object) ->
     async with catalog._database.write() as connection:
         mine = leases.c.tenant == catalog._tenant, leases.c.name == name
         await connection.execute(update(leases).where(*mine).values(expires_at=1.0, **changed))
+
+
+async def _looked(catalog: Catalog) -> list[str]:
+    await asyncio.sleep(0.05)
+    return [holder.doing for holder in await catalog.leases.holders()]
+
+
+async def earlier(catalog: Catalog) -> str:
+    """The holder of the only lease as if it were another process, an hour ago, with the same number."""
+    async with catalog._database.read() as connection:
+        row = (await connection.execute(leases.select().where(leases.c.tenant == catalog._tenant))).one()
+    held = json.loads(row.holder)
+    return json.dumps(held | {"started": held["started"] - 3_600})
 
 
 async def test_one_holds_it_and_the_others_are_told(catalog: Catalog) -> None:
@@ -120,13 +133,10 @@ async def test_a_killed_process_is_followed_at_once(catalog: Catalog, catalog_se
 async def test_a_process_id_used_again_is_another_process(catalog: Catalog) -> None:
     """The start time tells a process from an earlier one with its number."""
     async with catalog.leases.hold("run/docs", "this process"):
-        async with catalog._database.read() as connection:
-            row = (await connection.execute(leases.select().where(leases.c.tenant == catalog._tenant))).one()
-        held = json.loads(row.holder)
-        earlier = json.dumps(held | {"started": held["started"] - 3_600})
+        before = await earlier(catalog)
         async with catalog._database.write() as connection:
             mine = leases.c.tenant == catalog._tenant
-            await connection.execute(update(leases).where(mine).values(holder=earlier))
+            await connection.execute(update(leases).where(mine).values(holder=before))
         async with catalog.leases.hold("run/docs", "the later one"):
             pass
 
@@ -155,14 +165,18 @@ async def test_a_lease_is_renewed_while_it_is_held(catalog: Catalog) -> None:
         while time.monotonic() < ends:
             await lease.check()
             await asyncio.sleep(0.05)
-        assert [holder.doing for holder in await catalog.leases.holders()] == ["long"]
+        # On a busy machine a renewal may be late; then the next look finds it renewed.
+        looks = [await _looked(catalog) for _ in range(20)]
+        assert ["long"] in looks
+        await lease.check()
 
 
 async def test_who_lost_it_is_told_and_leaves_the_new_holder_alone(catalog: Catalog) -> None:
     """A stalled writer learns at its next check that another one took over, whose lease it cannot end."""
     async with AsyncExitStack() as stack:
         stalled = await stack.enter_async_context(catalog.leases.hold("run/docs", "stalled", ttl_s=0.3))
-        await expire(catalog)
+        # Its process looks dead, so that a renewal that comes before the next look changes nothing.
+        await expire(catalog, holder=await earlier(catalog))
         async with catalog.leases.hold("run/docs", "new", wait_s=10.0) as new:
             lost = None
             async with asyncio.timeout(10):

@@ -12,7 +12,7 @@ import pytest
 from serving.errors import ConfigurationError, DocumentError, IndexUnavailable
 from serving.index.milvus import Milvus
 from serving.index.types import FOREVER
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.settings import IndexSettings
 from tests.contract.conftest import MilvusLiteServer
 from tests.contract.corpus import DIMENSION, random_units, request, stored, unit

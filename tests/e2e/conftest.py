@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serving.loopback import free_port
+from serving.ports import free_port
 
 from .running_stack import Stack, anchorage, start_serve
 
@@ -37,7 +37,7 @@ def write_documents(folder: Path) -> Path:
     return folder
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Serving, with two documents ingested beside the running server."""
     root = tmp_path_factory.mktemp("stack")

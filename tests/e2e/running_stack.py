@@ -77,12 +77,18 @@ class Stack:
             return bool(self.url)
 
         await until(announced, START_S, every_s=0.05)
-        async with httpx.AsyncClient(trust_env=False) as http:
-            assert (await http.get(f"{self.url}/readyz")).status_code == 200
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http, asyncio.timeout(60):
+            # Its first look at each part takes longest, and has no more time than the others.
+            while (await http.get(f"{self.url}/readyz")).status_code != 200:  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.2)
 
     def family(self) -> list[psutil.Process]:
         """Every living process that it started."""
         return marked(self.mark)
+
+    def titled(self, part: str) -> list[psutil.Process]:
+        """Those whose command line says this."""
+        return titled(self.mark, part)
 
     async def stop(self, *signals: signal.Signals) -> int:
         """Send the signals one after the other; the exit code."""
@@ -103,6 +109,17 @@ class Stack:
 def marked(mark: str) -> list[psutil.Process]:
     """Living processes with this mark, whoever is their parent now: Ray's and Milvus Lite included."""
     return [process for process in psutil.process_iter() if _environment(process).get(MARK) == mark]
+
+
+def titled(mark: str, part: str) -> list[psutil.Process]:
+    """Those of the living processes with this mark whose command line says this."""
+    found = []
+    for process in marked(mark):
+        # It may end meanwhile.
+        with suppress(psutil.Error):
+            if part in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:

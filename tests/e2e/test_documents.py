@@ -41,7 +41,7 @@ async def finished(http: httpx.AsyncClient, location: str) -> dict[str, Any]:
 
 def ingestors(stack: Stack) -> list[psutil.Process]:
     """The worker's process, as Ray names it."""
-    return [process for process in stack.family() if "Ingestor" in " ".join(process.cmdline())]
+    return stack.titled("Ingestor")
 
 
 async def test_a_document_comes_and_goes(stack: Stack, http: httpx.AsyncClient) -> None:

@@ -15,7 +15,7 @@ import pytest
 from ingestion.parts import open_parts
 from ingestion.patience import Patience
 from serving.errors import ConfigurationError, IndexUnavailable
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.running import ProcessId, announce, running_server, sole_server
 from serving.settings import IndexSettings, Settings
 from serving.stack import embedded_index, running_milvus, speaks_http2

@@ -173,6 +173,11 @@ async def until(condition: Callable[[], Awaitable[bool]], run: asyncio.Task[Inge
         await asyncio.sleep(0.05)
 
 
+async def both() -> bool:
+    """Two workers of each stage live."""
+    return len(workers_of("Parse")) == len(workers_of("Embed")) == 2
+
+
 async def begun(place: Place) -> bool:
     async with open_parts(place.settings) as parts:
         build = await parts.catalog.live_build("ships")
@@ -208,7 +213,7 @@ async def test_workers_that_are_killed_change_nothing(
     try:
         await until(partial(asyncio.to_thread, gate.with_suffix(".waiting").exists), run)
         await until(partial(begun, two), run)
-        assert len(workers_of("Parse")) == len(workers_of("Embed")) == 2
+        await until(both, run)
         kill(workers_of("Embed")[:1])
         kill(workers_of("Parse"))
     finally:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.loopback import free_port
+from serving.ports import free_port
 from tests.cluster.apiserver import Refused, Server
 from tests.cluster.wire import serving
 

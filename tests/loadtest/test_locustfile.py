@@ -13,7 +13,7 @@ import pytest
 
 from loadtest.running import several
 from serving.errors import EngineUnavailable
-from serving.loopback import free_port
+from serving.ports import free_port
 from serving.scripted import Schedule
 from tests.api.conftest import Staging, catalog, staged
 from tests.loadtest.locusts import Done, Server, asking, headless, locust, serving, write_error

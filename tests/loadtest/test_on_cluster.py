@@ -25,7 +25,7 @@ from loadtest.cluster_job import ClusterRuns
 from loadtest.run import Run, Study
 from serving.cluster.kubeconfig import connect
 from serving.errors import ClusterUnavailable, ConfigurationError
-from serving.loopback import free_port
+from serving.ports import free_port
 from tests.cluster.apiserver import Fault
 from tests.cluster.conftest import write_kubeconfig
 from tests.cluster.operators import pod, wait_for

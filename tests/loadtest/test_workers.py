@@ -14,7 +14,7 @@ from loadtest.histogram import Times
 from loadtest.record import Record
 from loadtest.run import Run
 from loadtest.running import several
-from serving.loopback import free_port
+from serving.ports import free_port
 from tests.loadtest.locusts import Locust, Server, asking, headless, locust, serving, until
 
 #: What each worker tells the master, as it was when it left the worker.

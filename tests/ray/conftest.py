@@ -37,16 +37,26 @@ class Stack:
         body = {"model": model, "messages": [{"role": "user", "content": content}], **fields}
         return await self.http.post("/v1/chat/completions", json=body)
 
+    async def metrics(self) -> str:
+        page = await self.http.get("/metrics")
+        assert page.status_code == 200, page.text
+        return page.text
+
     async def running(self) -> int:
         """Requests in the engine now, by its own count."""
-        page = (await self.http.get("/metrics")).text
+        page = await self.metrics()
         return int(sum(float(count) for count in re.findall(r"^anchorage_engine_requests\{.*\} (\S+)$", page, re.M)))
 
     def processes(self, name: str) -> list[psutil.Process]:
         """The server's processes whose command line begins with `name`, at least one."""
-        named = [process for process in self.server.family() if " ".join(process.cmdline()).startswith(name)]
+        named = self.server.titled(name)
         assert named
         return named
+
+
+async def runs(stack: Stack, count: int) -> bool:
+    """Whether the engine has so many requests."""
+    return await stack.running() == count
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from serving.deployments import local
 from serving.settings import Settings
 
 #: Replicas that are replaced may go on this long. Whoever stops a server of his own does not wait so long.
-DRAIN_S = 60.0
+DRAIN_S = 240.0
 
 
 async def main() -> None:

@@ -62,7 +62,7 @@ async def clients(count: int, ask: Callable[[], Awaitable[Any]]) -> AsyncIterato
 
 async def replicas(stack: Stack, metric: str) -> int:
     """How many have this metric. Asking for metrics is no work, and keeps nobody awake."""
-    page = (await stack.http.get("/metrics")).text
+    page = await stack.metrics()
     return len(set(re.findall(rf'^{metric}{{[^}}]*replica="([^"]+)"', page, re.MULTILINE)))
 
 
@@ -130,8 +130,7 @@ async def test_more_texts_get_another_embedder(stack: Stack) -> None:
 
 async def embedders(stack: Stack, count: int) -> bool:
     """Whether there are so many processes; a busy one is late with its metrics."""
-    named = [" ".join(process.cmdline()) for process in stack.server.family()]
-    return sum(name.startswith("ray::ServeReplica:anchorage:Embedder") for name in named) == count
+    return len(stack.server.titled("ray::ServeReplica:anchorage:Embedder")) == count
 
 
 async def _is(count: Awaitable[int], expected: int) -> bool:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running_stack import MARK, marked
+from tests.e2e.running_stack import MARK, marked, titled
 
 from .conftest import until
 
@@ -77,22 +77,23 @@ class Application:
         found: list[psutil.Process] = []
 
         async def ready() -> bool:
-            page = (await self.http.get("/metrics")).text
-            answering = len(re.findall(r"^anchorage_engine_requests\{", page, re.M))
-            found[:] = self.replicas() if answering == replicas else []
+            answering = await self.in_engines()
+            found[:] = self.replicas() if len(answering) == replicas else []
             return len(found) == replicas
 
         await until(ready, 90)
         return found
 
+    async def in_engines(self) -> dict[str, float]:
+        """Requests in the engine of each replica."""
+        page = await self.http.get("/metrics")
+        assert page.status_code == 200, page.text
+        found = re.findall(r'^anchorage_engine_requests\{.*replica="([^"]+)".*\} (\S+)$', page.text, re.M)
+        return {replica: float(count) for replica, count in found}
+
     def replicas(self) -> list[psutil.Process]:
         """Processes of Llm replicas."""
-        found = []
-        for process in marked(self.mark):
-            with suppress(psutil.NoSuchProcess):
-                if " ".join(process.cmdline()).startswith(REPLICA):
-                    found.append(process)
-        return found
+        return titled(self.mark, REPLICA)
 
 
 @dataclass
@@ -135,7 +136,7 @@ async def application(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         ):
             yield Application(process, folder, mark, url, http, client)
         process.stdin.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             assert await process.wait() == 0
     finally:
         for left in marked(mark):
@@ -150,6 +151,8 @@ async def listen(application: Application, heard: Heard) -> None:
         max_tokens=WORDS,
         stream=True,
         stream_options={"include_usage": True},
+        # An Api hears of a new replica a moment after the metrics do.
+        extra_body={"rag": {"on_cold": "wait"}},
     )
     async for chunk in stream:
         if chunk.usage is not None:
@@ -181,15 +184,7 @@ class UnderWay:
 async def under_way(application: Application) -> UnderWay:
     # Known before: finding them takes seconds on a busy machine.
     replicas = await application.until_ready(2)
-    heard = [Heard() for _ in range(STREAMS)]
-    ended = asyncio.gather(*(listen(application, each) for each in heard))
-
-    async def all_began() -> bool:
-        return ended.done() or all(len(each.words) > 10 for each in heard)
-
-    await until(all_began, 60)
-    assert not ended.done()
-    return UnderWay(heard, ended, replicas)
+    return UnderWay(*await all_began(application, STREAMS), replicas)
 
 
 async def test_a_replica_that_is_killed_cuts_no_stream(application: Application) -> None:
@@ -214,36 +209,56 @@ async def test_answers_wait_for_a_new_replica_when_all_are_killed(application: A
     assert {heard.resumed for heard in answers.heard} <= {1, 2}
 
 
-async def begun(application: Application, heard: Heard) -> asyncio.Task[None]:
-    """One that has heard nothing yet is not kept waiting for a new engine when all are dead."""
-    listening = asyncio.create_task(listen(application, heard))
+async def all_began(application: Application, count: int) -> tuple[list[Heard], asyncio.Future[list[None]]]:
+    """So many answers, each with its first words: one that has none is not kept waiting for a new engine."""
+    heard = [Heard() for _ in range(count)]
+    ended = asyncio.gather(*(listen(application, each) for each in heard))
 
     async def began() -> bool:
-        return bool(heard.words)
+        return ended.done() or all(len(each.words) > 10 for each in heard)
 
     await until(began, 60)
-    return listening
+    assert not ended.done()
+    return heard, ended
 
 
 async def kill_an_engine(application: Application) -> httpx.Response:
-    """By a request that does not wait for another one."""
-    asked = {"messages": [{"role": "user", "content": "!die"}], "rag": {"on_cold": "reject"}}
+    """One and no more: an answer with logprobs does not go on elsewhere once it has begun."""
+    asked = {"messages": [{"role": "user", "content": "!speak and die"}], "logprobs": True}
     return await application.http.post("/v1/chat/completions", json={"model": MODEL, **asked})
 
 
-async def test_an_answer_outlives_its_engine(application: Application) -> None:
-    """An engine dies of another's request: what it was writing goes on in the other one, and its replica is replaced.
-
-    The request that killed it is tried on no more than three engines; then it is an error of the engine.
-    """
+async def test_answers_outlive_their_engine(application: Application) -> None:
+    """It dies of another's request: what it was writing goes on in the other engine, and its replica is replaced."""
     before = await application.until_ready(2)
-    heard = Heard()
-    listening = await begun(application, heard)
+    heard: list[Heard] = []
+    ended: list[asyncio.Future[list[None]]] = []
+
+    async def both_write() -> bool:
+        """Routers hear of a new replica a moment after the metrics do."""
+        more, end = await all_began(application, 8)
+        heard.extend(more)
+        ended.append(end)
+        return min((await application.in_engines()).values()) > 0
+
+    await until(both_write, 60)
     died = await kill_an_engine(application)
     assert died.status_code == 502
     assert "engine is dead" in died.json()["error"]["message"]
-    await listening
-    assert heard.whole
+    await asyncio.gather(*ended)
+    assert all(each.whole for each in heard)
+    assert {each.resumed for each in heard} == {0, 1}
+    assert await application.until_ready(2) != before
+
+
+async def test_a_request_that_kills_engines_is_given_up(application: Application) -> None:
+    """It is tried on no more than three; then it is an error of the engine."""
+    before = await application.until_ready(2)
+    died = await application.http.post(
+        "/v1/chat/completions", json={"model": MODEL, "messages": [{"role": "user", "content": "!die"}]}
+    )
+    assert died.status_code == 502
+    assert "engine is dead" in died.json()["error"]["message"]
     assert await application.until_ready(2) != before
 
 
@@ -262,12 +277,16 @@ async def test_an_engine_that_died_is_not_asked_again(application: Application) 
     """There is no other one. Its answers hear that it broke long before they end, and ask again at once: nobody finds
     it once more, which would count as another loss, until the new one is there.
     """
-    await application.deploy(replicas=1, version="2")
-    await application.until_ready(1)
-    heard = Heard()
-    listening = await begun(application, heard)
+    before = application.replicas()
+    await application.deploy(replicas=1, version="3")
+
+    async def alone() -> bool:
+        return not set(await application.until_ready(1)) & set(before)
+
+    await until(alone, 90)
+    heard, ended = await all_began(application, 4)
     died = await kill_an_engine(application)
     assert died.status_code == 502
-    await listening
-    assert heard.whole
-    assert heard.resumed == 1
+    await ended
+    assert all(each.whole for each in heard)
+    assert {each.resumed for each in heard} == {1}

@@ -19,8 +19,9 @@ OURS = uuid.uuid4().hex
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """One run for the whole file, with a picture."""
-    picture = tmp_path_factory.mktemp("rehearsal") / "picture.svg"
-    options = ("--quick", "--kill", "--json", "--plot", str(picture))
+    folder = tmp_path_factory.mktemp("rehearsal")
+    picture = folder / "picture.svg"
+    options = ("--quick", "--kill", "--json", "--plot", str(picture), "--logs", str(folder / "logs"))
     return await anchorage("rehearse", *options, timeout_s=LIMIT_S, E2E_STACK=OURS)
 
 

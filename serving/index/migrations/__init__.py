@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect
@@ -15,12 +16,20 @@ NEWEST = "0002"
 _FIRST = "0001"
 
 
+def upgrader() -> Callable[[Connection], None]:
+    """`upgrade`, once Alembic is imported: only when there is something to do, it would slow every start down."""
+    import alembic.command
+    import alembic.runtime.migration
+    import alembic.script  # noqa: F401
+
+    return upgrade
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the database to `NEWEST`, in the transaction that the connection is in; its rows are kept.
 
     Raises ConfigurationError for a database of a newer version.
     """
-    # Imported only when there is something to do: it would slow every start down.
     from alembic import command
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
