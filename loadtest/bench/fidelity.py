@@ -48,9 +48,12 @@ class Size:
     costs: Sequence[str] = cost.NAMES
     #: With a freeze of the server, and beside locust's fast client as well.
     whole: bool = True
+    #: Whoever measures has the machine to himself.
+    nice: int = -19
 
 
-QUICK = Size(1, (1_000.0,), 3.0, (cost.FLOODED,), whole=False)
+#: It leaves others of the machine their part of it, and takes longer to be undisturbed.
+QUICK = Size(1, (1_000.0,), 3.0, (cost.FLOODED,), whole=False, nice=-5)
 
 
 async def measure(
@@ -62,18 +65,20 @@ async def measure(
         folder = Path(made)
         for tokens_per_s in size.tokens_per_s:
             title = f"{tokens_per_s:,.0f} tokens/s"
-            told = _Told(Load(tokens_per_s, Script(), size.seconds), folder, keep)
+            told = _Told(Load(tokens_per_s, Script(), size.seconds, size.nice), folder, keep)
             measures: dict[str, Measure] = {name: partial(told.sample, name, side) for name, side in sides.items()}
             samples = await interleave(measures, size.rounds, progress, warm_up=False)
             rows += judged(title, samples)
             notes.append(f"{title}: {_made(samples)}")
         if size.whole:
             steady = {name: even for name, side in sides.items() if (even := _steady(side))}
-            load = freeze.load(size.seconds)
+            load = replace(freeze.load(size.seconds), nice=size.nice)
             rows.append(await freeze.row(load, OURS, steady, size.rounds, folder, progress, BAR))
         for name, load in cost.loads(size.seconds).items():
             if name in size.costs:
-                rows += await cost.rows(load, name, size.rounds, folder, progress, fast=size.whole)
+                rows += await cost.rows(
+                    replace(load, nice=size.nice), name, size.rounds, folder, progress, fast=size.whole
+                )
     return Result(rows, [*notes, *_NOTES])
 
 

@@ -25,8 +25,6 @@ _LOOK_EVERY_S = 0.25
 _SETTLE_S = 2.0
 #: For a client's start, its last answers and its report.
 _SPARE_S = 120.0
-#: Above what else runs on this machine, for the server and for each client alike. Only root may.
-_NICE = -19
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +65,26 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(script: Script, folder: Path) -> AsyncIterator[Scripted]:
+async def scripted(script: Script, folder: Path, nice: int = 0) -> AsyncIterator[Scripted]:
     """Raises BenchError when it does not start."""
     port, log = free_port(), folder / "truth.jsonl"
     log.unlink(missing_ok=True)
-    arguments = ("loadtest.bench.truth_server", str(port), str(log), str(_server_core()), script.text())
+    arguments = ("loadtest.bench.truth_server", str(port), str(log), str(_server_core()), str(nice), script.text())
     async with running(Launch("truth server", arguments, {}, "/health"), port, folder) as server:
         yield Scripted(server, log)
 
 
-async def client(command: Sequence[str], server: Scripted, folder: Path, seconds: float) -> tuple[int, Used]:
+async def client(
+    command: Sequence[str], server: Scripted, folder: Path, seconds: float, nice: int = 0
+) -> tuple[int, Used]:
     """Its exit code, and what it used while it made its load. Raises BenchError with the end of its output."""
     said = folder / "client.log"
-    child = await asyncio.to_thread(_start, command, said)
+    child = await asyncio.to_thread(_start, command, said, nice)
     tree, seen = Server("client", 0, psutil.Process(child.pid)), []
     try:
         async with asyncio.timeout(seconds + _SPARE_S), httpx.AsyncClient(timeout=10) as connection:
             while child.poll() is None:
-                with suppress(BenchError):  # it has just ended
+                with suppress(BenchError, httpx.HTTPError):  # it has just ended, or the server is busy
                     seen.append(Seen(time.monotonic(), tree.cpu_s(), await server.tokens(connection)))
                 await asyncio.sleep(_LOOK_EVERY_S)
     except TimeoutError:
@@ -111,7 +111,7 @@ def used(seen: Sequence[Seen], seconds: float) -> Used:
     return Used(last.tokens - first.tokens, last.cpu_s - first.cpu_s, last.at_s - first.at_s)
 
 
-def _start(command: Sequence[str], said: Path) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], said: Path, nice: int) -> subprocess.Popen[bytes]:
     with said.open("wb") as output:
         child = subprocess.Popen(
             list(command),
@@ -124,18 +124,18 @@ def _start(command: Sequence[str], said: Path) -> subprocess.Popen[bytes]:
         )
     # Before it has begun anything: its processes and threads inherit both.
     os.sched_setaffinity(child.pid, {_client_core()})
-    prefer(child.pid)
+    prefer(child.pid, nice)
     return child
 
 
-def prefer(pid: int) -> None:
+def prefer(pid: int, nice: int) -> None:
     """A session's processes before those of other sessions, as far as this user may: pushed aside, it measures them.
 
     Linux shares cores among sessions first (sched(7), autogroup), where it does so at all.
     """
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
-        Path(f"/proc/{pid}/autogroup").write_text(str(_NICE), encoding="ascii")
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
 
 
 def _server_core() -> int:

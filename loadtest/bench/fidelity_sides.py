@@ -25,11 +25,15 @@ _STOCK = Path(__file__).with_name("peers") / "stock_locust.py"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A load by its tokens: of answers as the script has them, over so many seconds."""
+    """A load by its tokens: of answers as the script has them, over so many seconds.
+
+    `nice`: of server and tool, among all that this machine does (sched(7)).
+    """
 
     tokens_per_s: float
     script: Script
     seconds: float
+    nice: int = 0
 
     @property
     def rate(self) -> float:
@@ -188,8 +192,8 @@ async def measured(side: Side, load: Load, folder: Path, late_limit_s: float = L
     """Raises BenchError when the tool did not see every token, VoidRound when the server was late."""
     found = folder / "found.json"
     found.unlink(missing_ok=True)
-    async with scripted(load.script, folder) as server:
-        code, used = await client(side.command(load, server.url, found), server, folder, load.seconds)
+    async with scripted(load.script, folder, load.nice) as server:
+        code, used = await client(side.command(load, server.url, found), server, folder, load.seconds, load.nice)
     said, truth = side.said(code, found), read(server.log)
     if (said.requests, said.tokens) != (len(truth.firsts), truth.tokens):
         raise BenchError(

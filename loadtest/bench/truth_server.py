@@ -202,9 +202,9 @@ async def serve(port: int, log: Path, script: Script) -> None:
 def main() -> None:
     # Nothing here makes garbage in circles; a collection would be a pause that no client made.
     gc.disable()
-    port, log, core, script = sys.argv[1:5]
+    port, log, core, nice, script = sys.argv[1:6]
     os.sched_setaffinity(0, {int(core)})
-    prefer(os.getpid())
+    prefer(os.getpid(), int(nice))
     uvloop.run(serve(int(port), Path(log), Script.read(script)))
 
 

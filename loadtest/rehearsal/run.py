@@ -134,8 +134,9 @@ class _Rehearsal:
             assert node_id is not None
             self._timeline.mark(NODE_KILLED, node_id[-5:])
             self._watcher.killed.add(node_id)
+            before = levels[REPLICAS_READY]
             await asyncio.to_thread(self._cluster.kill_node, node_id)
-            await self._until_replaced()
+            await self._until_replaced(before)
         if self._scenario.rolling_update:
             await _until(lambda: levels[REPLICAS_READY] > 0)
             if self._scenario.total:
@@ -145,10 +146,9 @@ class _Rehearsal:
             self._timeline.mark(ROLLING_UPDATE, "begins")
             await application.deploy(_updated(self._settings), autoscaling_of(self._scenario, self._settings))
 
-    async def _until_replaced(self) -> None:
-        """What the killed node carried was lost, and is back. Raises TimeoutError."""
+    async def _until_replaced(self, before: int) -> None:
+        """What the killed node carried was lost, and there are as many replicas as before. Raises TimeoutError."""
         levels = self._timeline.levels
-        before = levels[REPLICAS_READY]
         async with asyncio.timeout(_PATIENCE_S):
             await _until(lambda: levels[REPLICAS_READY] < before)
             await _until(lambda: levels[REPLICAS_READY] >= before)
