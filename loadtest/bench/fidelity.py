@@ -48,12 +48,12 @@ class Size:
     costs: Sequence[str] = cost.NAMES
     #: With a freeze of the server, and beside locust's fast client as well.
     whole: bool = True
-    #: Whoever measures has the machine to himself.
+    #: Above what else runs on this machine, for the server and for each client alike. Only root may.
     nice: int = -19
 
 
 #: It leaves others of the machine their part of it, and takes longer to be undisturbed.
-QUICK = Size(1, (1_000.0,), 3.0, (cost.FLOODED,), whole=False, nice=-5)
+QUICK = Size(1, (1_000.0,), 4.0, (cost.FLOODED,), whole=False, nice=-5)
 
 
 async def measure(
