@@ -15,6 +15,7 @@ from serving.api.app import create_app
 from serving.api.services import DocumentDesk, EmbeddingModel, Probe, Services
 from serving.deployments.answers import answered
 from serving.deployments.exposition import merge
+from serving.deployments.listening import reuse_port
 from serving.deployments.names import API, EMBEDDER, INGESTOR, LLM, engine_class, llm_name
 from serving.deployments.remote import RemoteEmbedder, RemoteLlm
 from serving.deployments.watch import Watch
@@ -38,6 +39,7 @@ class Api:
 
     def __init__(self, settings: Settings, embedder: Any, llm: Any = None, ingestor: Any = None) -> None:
         configure_logging(settings.telemetry)
+        reuse_port()
         self._settings = settings
         self._telemetry = Telemetry()
         self._turns = Turns()

@@ -77,9 +77,16 @@ class Stack:
             return bool(self.url)
 
         await until(announced, START_S, every_s=0.05)
+        await self.until_answering()
+
+    async def until_answering(self) -> None:
+        """Every part is ready."""
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http, asyncio.timeout(60):
             # Its first look at each part takes longest, and has no more time than the others.
-            while (await http.get(f"{self.url}/readyz")).status_code != 200:  # noqa: ASYNC110 - it is asked over HTTP
+            while True:
+                with suppress(httpx.TransportError):
+                    if (await http.get(f"{self.url}/readyz")).status_code == 200:
+                        return
                 await asyncio.sleep(0.2)
 
     def family(self) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -42,13 +43,16 @@ async def test_after_kill_9_the_next_start_recovers_and_ctrl_c_stops_all_of_it(k
     """The killed server's Ray is ended, its Milvus Lite adopted, and a second Ctrl-C is harmless."""
     killed = await start_serve(kept)
     again: Stack | None = None
+    client = httpx.AsyncClient(trust_env=False)
     try:
         await killed.until_ready()
+        await client.get(killed.url)
         milvus = running_milvus(kept)
         assert milvus is not None
         killed.process.kill()
         await killed.process.wait()
-        again = await start_serve(kept)
+        # The client's connection to the killed one is open still.
+        again = await start_serve(kept, port=httpx.URL(killed.url).port or 0)
         await again.until_ready()
         adopted = running_milvus(kept)
         assert adopted is not None
@@ -62,9 +66,27 @@ async def test_after_kill_9_the_next_start_recovers_and_ctrl_c_stops_all_of_it(k
         assert running_milvus(kept) is None
         assert "Traceback" not in again.log()
     finally:
+        await client.aclose()
         await killed.destroy()
         if again is not None:
             await again.destroy()
+
+
+async def test_an_api_that_dies_comes_back(tmp_path: Path) -> None:
+    """On its port, though clients are connected to it."""
+    stack = await start_serve(tmp_path)
+    try:
+        await stack.until_ready()
+        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+            assert (await client.get("/readyz")).status_code == 200
+            # Until then `anchorage serve` asks it itself.
+            await until(lambda: "Ctrl-C stops everything" in stack.log())
+            (api,) = stack.titled("ServeReplica:anchorage:Api")
+            api.kill()
+            await until(lambda: not api.is_running())
+            await stack.until_answering()
+    finally:
+        await stack.destroy()
 
 
 async def test_sigterm_while_starting_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""The port that an Api listens on itself, where no proxy of Serve is before it. ray.serve"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def reuse_port() -> None:
+    """From now on a replica of this process may listen where the connections of one that has ended still close.
+
+    That takes a minute (TIME-WAIT, RFC 9293, 3.6.1), and Ray 2.60 binds a replica's port without SO_REUSEADDR
+    (`_maybe_start_direct_ingress_servers` in `serve/_private/replica.py`): a server that was started again, or whose
+    Api had died, was refused its port, and Serve never tries such a port again. Its proxies have the option.
+    """
+    from ray.serve._private import replica
+
+    start = replica.start_asgi_http_server
+
+    async def start_reusing(*given: Any, **options: Any) -> Any:
+        return await start(*given, **{**options, "enable_so_reuseport": True})
+
+    replica.start_asgi_http_server = start_reusing
