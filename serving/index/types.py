@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.settings import SearchMode
+if TYPE_CHECKING:  # half of what a parser's process would import
+    from serving.settings import SearchMode
 
 Metadata: TypeAlias = Mapping[str, Any]
 Vectors: TypeAlias = NDArray[np.float32]
