@@ -76,6 +76,7 @@ class DocumentWorker:
 
     def poke(self) -> None:
         """There is something new: look now."""
+        self._asked_meanwhile.update(self._working)
         self._poked.set()
 
     async def close(self) -> None:
@@ -96,8 +97,6 @@ class DocumentWorker:
         except AnchorageError as error:
             _log.warning("%s; looking for work again in %g s", error, _LOOK_S)
             return
-        if poked:
-            self._asked_meanwhile.update(self._working)
         for collection in waiting:
             if len(self._working) >= _SIDE_BY_SIDE:
                 return
@@ -128,7 +127,7 @@ class DocumentWorker:
             del self._working[collection]
         pause = self._pauses.get(collection)
         if pause is None or (pause.polite and collection in self._asked_meanwhile):
-            self.poke()
+            self._poked.set()
 
     def _rest(self, collection: str, again: bool, *, polite: bool) -> None:
         before = self._pauses.pop(collection, None)

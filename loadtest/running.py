@@ -60,7 +60,7 @@ class LocalRuns:
     ready_s: float = 30.0
 
     def run(self, arguments: Sequence[str], on_progress: OnProgress = lambda progress: None) -> Study:
-        """Raises NoResult, and ConfigurationError for what locust does not take."""
+        """Raises NoResult, ConfigurationError for what locust does not take, and Unavailable if no port is free."""
         with tempfile.TemporaryDirectory(prefix="anchorage-loadtest-", ignore_cleanup_errors=True) as folder:
             place = Path(folder)
             command = [
@@ -88,7 +88,7 @@ def several(processes: int) -> list[str]:
     """Options of locust for so many processes. More than one have a master at an address of their own.
 
     Locust's own port is one for the whole machine: another run's master would find it taken, and its workers would
-    join our master instead.
+    join our master instead. Raises Unavailable if no port is free.
     """
     if processes <= 1:
         return []

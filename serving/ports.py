@@ -16,7 +16,8 @@ _FREE = range(20_000, 30_000)
 
 
 def usable_port(host: str, port: int) -> int:
-    """The port itself, or a free one for 0. Raises ConfigurationError where a server could not listen there."""
+    """The port itself, or a free one for 0. Raises ConfigurationError where a server could not listen there, and
+    Unavailable if none is free."""
     try:
         _bind(host, port)
     except OSError as error:

@@ -158,7 +158,8 @@ def _restart(data_dir: Path, port: int) -> MilvusState:
         if running := running_milvus(data_dir):
             return running
         known = read_state(_milvus_file(data_dir), MilvusState)
-        users = known.live_users() if known else [ProcessId.own()]
+        users = known.live_users() if known else []
+        users += [] if ProcessId.own() in users else [ProcessId.own()]
         state = _start(data_dir, port).model_copy(update={"users": users})
         write_state(_milvus_file(data_dir), state)
         return state
@@ -167,9 +168,10 @@ def _restart(data_dir: Path, port: int) -> MilvusState:
 def _leave(data_dir: Path) -> None:
     """Stop being a user; the last one out stops the server."""
     with _milvus_lock(data_dir):
-        state = running_milvus(data_dir)
+        running = running_milvus(data_dir)
+        # Of one that died its other users still look for it where it was, and start it again.
+        state = running or read_state(_milvus_file(data_dir), MilvusState)
         if state is None:
-            _milvus_file(data_dir).unlink(missing_ok=True)
             return
         users = state.live_users()
         if ProcessId.own() in users:
@@ -177,7 +179,8 @@ def _leave(data_dir: Path) -> None:
         if users:
             write_state(_milvus_file(data_dir), state.model_copy(update={"users": users}))
             return
-        _stop(state.server)
+        if running is not None:
+            _stop(running.server)
         _milvus_file(data_dir).unlink(missing_ok=True)
 
 

@@ -136,7 +136,7 @@ class _Rehearsal:
             self._watcher.killed.add(node_id)
             before = levels[REPLICAS_READY]
             await asyncio.to_thread(self._cluster.kill_node, node_id)
-            await self._until_replaced(before)
+            await self._until_replaced(node_id, before)
         if self._scenario.rolling_update:
             await _until(lambda: levels[REPLICAS_READY] > 0)
             if self._scenario.total:
@@ -146,12 +146,15 @@ class _Rehearsal:
             self._timeline.mark(ROLLING_UPDATE, "begins")
             await application.deploy(_updated(self._settings), autoscaling_of(self._scenario, self._settings))
 
-    async def _until_replaced(self, before: int) -> None:
-        """What the killed node carried was lost, and there are as many replicas as before. Raises TimeoutError."""
+    async def _until_replaced(self, node_id: str, before: int) -> None:
+        """What the node carried was lost, and as many replicas serve as before, or as are wanted by then.
+
+        Raises TimeoutError.
+        """
         levels = self._timeline.levels
         async with asyncio.timeout(_PATIENCE_S):
-            await _until(lambda: levels[REPLICAS_READY] < before)
-            await _until(lambda: levels[REPLICAS_READY] >= before)
+            await _until(lambda: not self._watcher.carries(node_id))
+            await _until(lambda: levels[REPLICAS_READY] >= min(before, levels[REPLICAS_WANTED]))
 
     async def _until_gone(self) -> None:
         scaling, levels = self._settings.scaling, self._timeline.levels

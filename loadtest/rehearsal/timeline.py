@@ -106,8 +106,8 @@ class Watcher:
         self._record = record
         self._read = 0
         self._wanted = 0
-        #: What a look finds new has come since the one before it began: it is dated then, so that nothing seems to come
-        #: after what followed from it.
+        #: When the look before began. A replica that is new has come since then, and is dated so: what follows from it
+        #: (a node is asked for, a first token comes) is dated exactly, and may not seem to come before it.
         self._since = time.monotonic()
         #: When nodes that are not here yet were asked for, oldest first.
         self._asked: list[float] = []
@@ -141,6 +141,10 @@ class Watcher:
         busy = [node for node in self._running.values() if node in self._nodes]
         return min(busy, key=lambda node: self._nodes[node].up, default=None)
 
+    def carries(self, node_id: str) -> bool:
+        """Whether a running replica is there."""
+        return node_id in self._running.values()
+
     def _provider(self) -> None:
         for line in _new_lines(self._record, self._read):
             self._read += len(line)
@@ -161,10 +165,10 @@ class Watcher:
             node = self._nodes.pop(node_id)
             if node.empty is not None and node_id not in self.killed:
                 self.delays.release_s.append(now - node.empty)
-        self._timeline.level(NODES_UP, len(alive), self._since)
+        self._timeline.level(NODES_UP, len(alive), now)
 
     def _replicas(self, now: float, details: Mapping[str, Any]) -> None:
-        self._timeline.level(REPLICAS_WANTED, int(details.get("target_num_replicas", 0)), self._since)
+        self._level(REPLICAS_WANTED, int(details.get("target_num_replicas", 0)), now)
         states = {str(replica["replica_id"]): replica for replica in details.get("replicas", [])}
         running = {one: str(found.get("node_id")) for one, found in states.items() if _state(found) == "RUNNING"}
         for one, found in states.items():
@@ -181,7 +185,10 @@ class Watcher:
                 node.used, node.empty = True, None
             elif node.used and node.empty is None:
                 node.empty = now
-        self._timeline.level(REPLICAS_READY, len(running), self._since)
+        self._level(REPLICAS_READY, len(running), now)
+
+    def _level(self, kind: str, value: int, now: float) -> None:
+        self._timeline.level(kind, value, self._since if value > self._timeline.levels[kind] else now)
 
 
 def gpu_nodes() -> set[str]:

@@ -185,7 +185,8 @@ def _use_wal(connection: Any, cursor: Any) -> None:
             cursor.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            # The primary code: of several kinds of "busy" the lowest byte is the same.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         connection.run_async(lambda _: asyncio.sleep(_LOOK_S))
 

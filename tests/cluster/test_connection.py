@@ -21,7 +21,7 @@ SECRET = "token-that-nobody-may-see"
 
 @pytest.fixture
 def cluster(server: Server, kubeconfig: Path) -> Cluster:
-    """Patient for two seconds."""
+    """Patient, as far as a busy machine needs it."""
     return connect(str(kubeconfig), patience_s=10.0)
 
 

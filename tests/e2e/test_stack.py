@@ -84,6 +84,19 @@ async def test_the_server_answers_inside_the_block_and_is_gone_after_it(data_dir
     assert not (data_dir / "milvus.json").exists()
 
 
+async def test_a_server_that_died_comes_back_where_it_was(data_dir: Path) -> None:
+    """Also when somebody comes before its users have noticed."""
+    async with embedded_index(Settings(), data_dir) as settings:
+        state = running_milvus(data_dir)
+        assert state is not None
+        psutil.Process(state.server.pid).kill()
+        async with embedded_index(Settings(), data_dir) as later:
+            assert later.index.milvus_uri == settings.index.milvus_uri
+            assert await speaks_http2(state.port)
+        assert running_milvus(data_dir) is not None
+    assert running_milvus(data_dir) is None
+
+
 async def test_an_address_that_was_set_is_left_alone(data_dir: Path) -> None:
     """With a Milvus and a catalog of one's own nothing is started."""
     given = Settings(index=IndexSettings(milvus_uri="http://milvus:19530", catalog_url="sqlite:///elsewhere.db"))

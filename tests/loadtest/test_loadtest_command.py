@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import psutil
@@ -109,11 +109,10 @@ def test_two_runs_at_once_keep_their_processes_apart(url: str, tmp_path: Path) -
     slo.write_text("errors_max = 0.0\n")
     load = ("--plain", "--arrivals", "constant:10", "--duration", "4", "--workers", "2", "--slo", str(slo))
     outs = [tmp_path / name for name in ("one", "two")]
-    told: dict[str, Any] = {"cwd": ROOT, "env": environment(), "stderr": PIPE, "text": True}
-    started = [subprocess.Popen(command("run", url, *load, "--out", str(out)), **told) for out in outs]
-    for process, out in zip(started, outs, strict=True):
-        _, words = process.communicate(timeout=120)
-        assert process.returncode in (MET, VOID), words
+    with ThreadPoolExecutor() as several:
+        done = list(several.map(lambda out: loadtest("run", url, *load, "--out", str(out)), outs))
+    for each, out in zip(done, outs, strict=True):
+        assert each.returncode in (MET, VOID), each.stderr
         (run,) = Study.load(out / "result.json").runs
         assert not run.events
         assert len(run.clients) == 2

@@ -48,7 +48,7 @@ class Stack:
         return int(sum(float(count) for count in re.findall(r"^anchorage_engine_requests\{.*\} (\S+)$", page, re.M)))
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """The server's processes whose command line begins with `name`, at least one."""
+        """The server's processes whose command line says `name`, at least one."""
         named = self.server.titled(name)
         assert named
         return named
