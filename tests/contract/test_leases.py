@@ -133,7 +133,7 @@ async def test_a_process_id_used_again_is_another_process(catalog: Catalog) -> N
             mine = leases.c.tenant == catalog._tenant
             await connection.execute(update(leases).where(mine).values(holder=before))
         async with catalog.leases.hold("run/docs", "the later one"):
-            pass
+            assert [holder.doing for holder in await catalog.leases.holders()] == ["the later one"]
 
 
 async def test_another_machine_is_followed_after_its_time(catalog: Catalog) -> None:

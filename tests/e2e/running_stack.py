@@ -77,12 +77,12 @@ class Stack:
             return bool(self.url)
 
         await until(announced, START_S, every_s=0.05)
-        await self.until_answering()
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            assert (await http.get(f"{self.url}/readyz")).status_code == 200
 
     async def until_answering(self) -> None:
-        """Every part is ready."""
+        """Every part is ready again, after something was lost."""
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http, asyncio.timeout(60):
-            # Its first look at each part takes longest, and has no more time than the others.
             while True:
                 with suppress(httpx.TransportError):
                     if (await http.get(f"{self.url}/readyz")).status_code == 200:
